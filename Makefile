@@ -1,0 +1,95 @@
+# Every verb sets up what it needs first; `make help` lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_INDEX_URL ?=
+ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
+NATIVE_SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py tools/build_config.py
+FORMATTED := $(shell find csrc -name '*.h' -o -name '*.cpp')
+
+# One stamp per wish for torch, so that another TORCH or TORCH_INDEX_URL is installed when asked for.
+TORCH_STAMP := $(VENV)/.torch-$(shell echo '$(TORCH) $(TORCH_INDEX_URL)' | cksum | cut -d' ' -f1)
+NATIVE_STAMP := $(VENV)/.native
+
+SANITIZED := build/sanitized
+SANITIZE_TESTS ?= tests
+preload = $(shell $${CXX:-g++} -print-file-name=$(1))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build train test bench emulate cuda gpu lint sanitize clean
+.SECONDARY:
+
+help:
+	@echo 'make build     set up $(VENV) and build the package in it'
+	@echo 'make train     train a VAE on handwritten digits, into runs/digits (ARGS="--latent 2 ...")'
+	@echo 'make test      run the tests (ARGS="-k kl ...")'
+	@echo 'make bench     measure the operators against eager and torch.compile (ARGS=...)'
+	@echo 'make lint      ruff, mypy, clang-format'
+	@echo 'make sanitize  run the tests of the native code under AddressSanitizer and UBSan'
+	@echo 'make emulate   (not yet) run the CUDA kernels on the CPU'
+	@echo 'make cuda      (not yet) build for CUDA, without needing a GPU'
+	@echo 'make gpu       (not yet) everything that needs a GPU'
+	@echo 'make clean     remove what was built, but not $(VENV)'
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) TORCH_INDEX_URL=$(TORCH_INDEX_URL)'
+	@echo '           CXX MAX_JOBS BUILD_CUDA=auto|0|1 CUDA_HOME TORCH_CUDA_ARCH_LIST CMAKE_ARGS'
+
+$(TORCH_STAMP):
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo '$(PYTHON) was not found: install Python 3.10 or later, or name it with make PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo '$(PYTHON) is too old: install Python 3.10 or later, or name it with make PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) tools/preflight.py
+	@test -x $(VENV)/bin/pip || { echo 'Making the virtual environment $(VENV)'; $(PYTHON) -m venv $(VENV); }
+	@echo 'Installing $(TORCH), a large download the first time'
+	@$(PIP) install 'setuptools>=77' 'cmake>=3.22' ninja numpy
+	@$(PIP) install $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) '$(TORCH)'
+	@rm -f $(VENV)/.torch-*
+	@touch $@
+
+$(NATIVE_STAMP): $(TORCH_STAMP) $(NATIVE_SOURCES)
+	@$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml setup.py | $(NATIVE_STAMP)
+	@echo 'Installing vae_ext[$*], editable'
+	@$(PIP) install --no-build-isolation --editable '.[$*]'
+	@touch $@
+
+build: $(VENV)/.installed-train $(NATIVE_STAMP)
+
+train: build
+	@$(VENV)/bin/vae-ext train --dataset digits --out runs/digits $(ARGS)
+
+# One thread per worker: a test that is about threads sets their number itself.
+test: $(VENV)/.installed-test $(NATIVE_STAMP)
+	@OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+bench: build
+	@$(PY) -m benchmarks.operators $(ARGS)
+
+emulate cuda gpu:
+	@echo 'make $@: this version of vae_ext has no CUDA kernels yet.' >&2; exit 1
+
+lint: $(VENV)/.installed-lint
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/clang-format --dry-run -Werror $(FORMATTED)
+
+# libstdc++ is preloaded too, or else AddressSanitizer does not find the __cxa_throw it has to intercept.
+sanitize: $(VENV)/.installed-test $(NATIVE_STAMP)
+	@CMAKE_ARGS='-DCMAKE_BUILD_TYPE=Sanitize -DVAE_EXT_SANITIZE=address,undefined' \
+	  $(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)
+	@LD_PRELOAD='$(call preload,libasan.so) $(call preload,libstdc++.so)' \
+	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 \
+	  VAE_EXT_LIBRARY=$$(ls $(CURDIR)/$(SANITIZED)/vae_ext/_C*.so) \
+	  $(PY) -m pytest --capture=sys $(SANITIZE_TESTS) $(ARGS)
+
+clean:
+	rm -rf build dist vae_ext.egg-info vae_ext/_C*.so $(NATIVE_STAMP)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
