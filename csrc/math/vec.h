@@ -1,0 +1,554 @@
+// The value types every formula of csrc/math is written for: a 16-lane vector on CPUs, and the plain scalar, which is
+// also what a CUDA thread holds. All of them give the same float32 bits: each operation here is one correctly rounded
+// IEEE operation (or exact) on every instruction set. This is the only file with intrinsics.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__CUDACC__)
+#define VAE_EXT_INLINE __host__ __device__ __forceinline__
+#else
+// Forced inline, so that no object compiled for one instruction set exports code that the linker could share with
+// another (DESIGN §3).
+#define VAE_EXT_INLINE inline __attribute__((always_inline))
+#endif
+// For what is large and called from many places; in unnamed namespaces or static only.
+#define VAE_EXT_NOINLINE __attribute__((noinline, unused))
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace vae_ext {
+
+// The scalar value type ------------------------------------------------------------------------------------------
+
+template <class To, class From>
+VAE_EXT_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From), "bit_cast keeps the size");
+  To to;
+  memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+VAE_EXT_INLINE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+VAE_EXT_INLINE double fma(double a, double b, double c) { return ::fma(a, b, c); }
+VAE_EXT_INLINE float sqrt(float a) { return ::sqrtf(a); }
+VAE_EXT_INLINE double sqrt(double a) { return ::sqrt(a); }
+VAE_EXT_INLINE float rint(float a) { return ::rintf(a); }
+VAE_EXT_INLINE float select(bool mask, float a, float b) { return mask ? a : b; }
+VAE_EXT_INLINE double select(bool mask, double a, double b) { return mask ? a : b; }
+VAE_EXT_INLINE int32_t select(bool mask, int32_t a, int32_t b) { return mask ? a : b; }
+VAE_EXT_INLINE uint32_t select(bool mask, uint32_t a, uint32_t b) { return mask ? a : b; }
+// Bits are unsigned: their arithmetic wraps.
+VAE_EXT_INLINE uint32_t float_bits(float a) { return bit_cast<uint32_t>(a); }
+VAE_EXT_INLINE float bits_float(uint32_t a) { return bit_cast<float>(a); }
+// Of an integral value that fits; anything else gives some integer, never a trap.
+VAE_EXT_INLINE int32_t to_int(float a) { return a > -2e9f && a < 2e9f ? static_cast<int32_t>(a) : 0; }
+VAE_EXT_INLINE float to_float(int32_t a) { return static_cast<float>(a); }
+VAE_EXT_INLINE float to_float(uint32_t a) { return static_cast<float>(a); }
+VAE_EXT_INLINE int32_t as_int(uint32_t a) { return static_cast<int32_t>(a); }
+VAE_EXT_INLINE uint32_t as_uint(int32_t a) { return static_cast<uint32_t>(a); }
+VAE_EXT_INLINE float greater_of(float a, float b) { return a > b ? a : b; }
+VAE_EXT_INLINE double greater_of(double a, double b) { return a > b ? a : b; }
+VAE_EXT_INLINE float lesser_of(float a, float b) { return a < b ? a : b; }
+VAE_EXT_INLINE uint32_t mul_high(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
+}
+
+// IEEE binary16, for machines without the instruction; rounds to nearest even, keeps NaN a quiet NaN.
+VAE_EXT_INLINE float half_to_float(uint16_t h) {
+  const uint32_t sign = (h & 0x8000u) << 16, magnitude = h & 0x7FFFu;
+  if (magnitude >= 0x7C00u) {
+    const uint32_t quiet = magnitude > 0x7C00u ? 0x00400000u : 0u;
+    return bits_float(sign | 0x7F800000u | quiet | (magnitude & 0x3FFu) << 13);
+  }
+  // As float32 bits the value is 2^112 too small, denormals included: one exact multiplication.
+  return bits_float(sign | float_bits(bits_float(magnitude << 13) * bits_float(0x77800000u)));
+}
+VAE_EXT_INLINE uint16_t float_to_half(float a) {
+  const uint32_t sign = float_bits(a) >> 16 & 0x8000u, magnitude = float_bits(a) & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u | (magnitude >> 13 & 0x3FFu));
+  if (magnitude >= 0x477FF000u) return static_cast<uint16_t>(sign | 0x7C00u);
+  if (magnitude < 0x38800000u) {
+    // Denormal in binary16: adding 1/2 leaves the rounded multiple of 2^-24 in the low bits.
+    return static_cast<uint16_t>(sign | (float_bits(bits_float(magnitude) + 0.5f) - 0x3F000000u));
+  }
+  return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xFFFu + (magnitude >> 13 & 1u)) >> 13));
+}
+
+// The 16-lane vector ---------------------------------------------------------------------------------------------
+
+#if !defined(__CUDACC__)
+
+// Part of the result, not of the machine: sums are laid out over lanes.
+constexpr int kLanes = 16;
+
+#if defined(__AVX512F__)
+constexpr int kRegisterBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kRegisterBytes = 32;
+#else
+constexpr int kRegisterBytes = 16;
+#endif
+
+template <class T>
+struct Register {
+  typedef T type __attribute__((vector_size(kRegisterBytes)));
+  static constexpr int kWidth = kRegisterBytes / sizeof(T);
+  static constexpr int kCount = kLanes / kWidth;
+};
+
+// kLanes values of T in as many registers as it takes. Comparisons give lanes of 0 or -1, as GCC's vectors do.
+template <class T>
+struct Vec {
+  using Reg = typename Register<T>::type;
+  static constexpr int kWidth = Register<T>::kWidth;
+  static constexpr int kCount = Register<T>::kCount;
+  Reg reg[kCount];
+
+  Vec() = default;
+  VAE_EXT_INLINE explicit Vec(T value) {
+    for (Reg& r : reg) r = Reg{} + value;
+  }
+};
+
+template <class T>
+struct IntOf;
+template <>
+struct IntOf<float> {
+  using type = int32_t;
+};
+template <>
+struct IntOf<double> {
+  using type = int64_t;
+};
+template <>
+struct IntOf<int32_t> {
+  using type = int32_t;
+};
+template <>
+struct IntOf<uint32_t> {
+  using type = int32_t;
+};
+template <class T>
+using Mask = Vec<typename IntOf<T>::type>;
+
+template <class T, class F>
+VAE_EXT_INLINE Vec<T> each(F f, const Vec<T>& a) {
+  Vec<T> r;
+  for (int i = 0; i < Vec<T>::kCount; ++i) r.reg[i] = f(a.reg[i]);
+  return r;
+}
+template <class T, class F>
+VAE_EXT_INLINE Vec<T> each(F f, const Vec<T>& a, const Vec<T>& b) {
+  Vec<T> r;
+  for (int i = 0; i < Vec<T>::kCount; ++i) r.reg[i] = f(a.reg[i], b.reg[i]);
+  return r;
+}
+template <class T, class F>
+VAE_EXT_INLINE Mask<T> compare(F f, const Vec<T>& a, const Vec<T>& b) {
+  Mask<T> r;
+  for (int i = 0; i < Vec<T>::kCount; ++i) r.reg[i] = f(a.reg[i], b.reg[i]);
+  return r;
+}
+
+#define VAE_EXT_LANEWISE(op)                                             \
+  template <class T>                                                     \
+  VAE_EXT_INLINE Vec<T> operator op(const Vec<T>& a, const Vec<T>& b) {  \
+    return each<T>([](auto x, auto y) { return x op y; }, a, b);         \
+  }
+VAE_EXT_LANEWISE(+)
+VAE_EXT_LANEWISE(-)
+VAE_EXT_LANEWISE(*)
+VAE_EXT_LANEWISE(/)
+VAE_EXT_LANEWISE(&)
+VAE_EXT_LANEWISE(|)
+VAE_EXT_LANEWISE(^)
+#undef VAE_EXT_LANEWISE
+
+template <class T>
+VAE_EXT_INLINE Vec<T> operator-(const Vec<T>& a) {
+  return each<T>([](auto x) { return -x; }, a);
+}
+template <class T>
+VAE_EXT_INLINE Vec<T> operator<<(const Vec<T>& a, int bits) {
+  return each<T>([bits](auto x) { return x << bits; }, a);
+}
+template <class T>
+VAE_EXT_INLINE Vec<T> operator>>(const Vec<T>& a, int bits) {
+  return each<T>([bits](auto x) { return x >> bits; }, a);
+}
+template <class T>
+VAE_EXT_INLINE Mask<T> operator<(const Vec<T>& a, const Vec<T>& b) {
+  return compare<T>([](auto x, auto y) { return x < y; }, a, b);
+}
+template <class T>
+VAE_EXT_INLINE Mask<T> operator>(const Vec<T>& a, const Vec<T>& b) {
+  return b < a;
+}
+template <class T>
+VAE_EXT_INLINE Mask<T> operator==(const Vec<T>& a, const Vec<T>& b) {
+  return compare<T>([](auto x, auto y) { return x == y; }, a, b);
+}
+template <class T>
+VAE_EXT_INLINE Vec<T> select(const Mask<T>& mask, const Vec<T>& a, const Vec<T>& b) {
+  Vec<T> r;
+  for (int i = 0; i < Vec<T>::kCount; ++i) r.reg[i] = mask.reg[i] ? a.reg[i] : b.reg[i];
+  return r;
+}
+
+// float -> int32 truncates, uint32 -> float rounds to nearest, integers widen or wrap.
+template <class To, class From>
+VAE_EXT_INLINE Vec<To> convert(const Vec<From>& a) {
+  static_assert(sizeof(To) == sizeof(From), "registers correspond one to one");
+  Vec<To> r;
+  for (int i = 0; i < Vec<To>::kCount; ++i) r.reg[i] = __builtin_convertvector(a.reg[i], typename Vec<To>::Reg);
+  return r;
+}
+template <class To, class From>
+VAE_EXT_INLINE Vec<To> reinterpret(const Vec<From>& a) {
+  Vec<To> r;
+  for (int i = 0; i < Vec<To>::kCount; ++i) r.reg[i] = (typename Vec<To>::Reg)a.reg[i];
+  return r;
+}
+VAE_EXT_INLINE Vec<uint32_t> float_bits(const Vec<float>& a) { return reinterpret<uint32_t>(a); }
+VAE_EXT_INLINE Vec<float> bits_float(const Vec<uint32_t>& a) { return reinterpret<float>(a); }
+VAE_EXT_INLINE Vec<int32_t> to_int(const Vec<float>& a) { return convert<int32_t>(a); }
+VAE_EXT_INLINE Vec<float> to_float(const Vec<int32_t>& a) { return convert<float>(a); }
+VAE_EXT_INLINE Vec<float> to_float(const Vec<uint32_t>& a) { return convert<float>(a); }
+VAE_EXT_INLINE Vec<int32_t> as_int(const Vec<uint32_t>& a) { return reinterpret<int32_t>(a); }
+VAE_EXT_INLINE Vec<uint32_t> as_uint(const Vec<int32_t>& a) { return reinterpret<uint32_t>(a); }
+
+// b where they are not ordered, so that a NaN in b comes through: what x86's own max and min do.
+template <class T>
+VAE_EXT_INLINE Vec<T> greater_of(const Vec<T>& a, const Vec<T>& b) {
+  return select(a > b, a, b);
+}
+template <class T>
+VAE_EXT_INLINE Vec<T> lesser_of(const Vec<T>& a, const Vec<T>& b) {
+  return select(a < b, a, b);
+}
+
+template <class T>
+VAE_EXT_INLINE Vec<T> load(const T* p) {
+  Vec<T> r;
+  memcpy(&r, p, sizeof(r));
+  return r;
+}
+template <class T>
+VAE_EXT_INLINE void store(T* p, const Vec<T>& a) {
+  memcpy(p, &a, sizeof(a));
+}
+
+// Reads `count` <= kLanes values, never past them, and sets the other lanes to `fill`.
+template <class T>
+VAE_EXT_INLINE Vec<T> load_partial(const T* p, int count, T fill) {
+  T lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i < count ? p[i] : fill;
+  return load(lanes);
+}
+template <class T>
+VAE_EXT_INLINE void store_partial(T* p, const Vec<T>& a, int count) {
+  T lanes[kLanes];
+  store(lanes, a);
+  for (int i = 0; i < count; ++i) p[i] = lanes[i];
+}
+
+// By halves: lane i + 8 onto lane i, then 4, 2, 1. The order is part of the result.
+template <class T>
+VAE_EXT_INLINE T horizontal_sum(const Vec<T>& a) {
+  T lanes[kLanes];
+  store(lanes, a);
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] + lanes[i + half];
+  return lanes[0];
+}
+
+template <class F>
+VAE_EXT_INLINE Vec<double> each_lane(F f, const Vec<double>& a) {
+  double lanes[kLanes];
+  store(lanes, a);
+  for (double& lane : lanes) lane = f(lane);
+  return load(lanes);
+}
+
+// float64 promises accuracy, not bits: its fma may round twice.
+VAE_EXT_INLINE Vec<double> fma(const Vec<double>& a, const Vec<double>& b, const Vec<double>& c) { return a * b + c; }
+VAE_EXT_INLINE Vec<double> sqrt(const Vec<double>& a) {
+  return each_lane([](double x) { return ::sqrt(x); }, a);
+}
+
+#if defined(__AVX512F__)
+
+VAE_EXT_INLINE Vec<float> fma(const Vec<float>& a, const Vec<float>& b, const Vec<float>& c) {
+  Vec<float> r;
+  r.reg[0] = _mm512_fmadd_ps(a.reg[0], b.reg[0], c.reg[0]);
+  return r;
+}
+VAE_EXT_INLINE Vec<float> sqrt(const Vec<float>& a) {
+  return each<float>([](__m512 x) { return _mm512_sqrt_ps(x); }, a);
+}
+VAE_EXT_INLINE Vec<float> rint(const Vec<float>& a) {
+  return each<float>([](__m512 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); },
+                     a);
+}
+VAE_EXT_INLINE Vec<uint32_t> mul_high(const Vec<uint32_t>& a, uint32_t b) {
+  const __m512i factor = _mm512_set1_epi64(b);
+  const __m512i lanes = (__m512i)a.reg[0];
+  const __m512i even = _mm512_mul_epu32(lanes, factor);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(lanes, 32), factor);
+  Vec<uint32_t> r;
+  r.reg[0] = (Vec<uint32_t>::Reg)_mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+  return r;
+}
+VAE_EXT_INLINE __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1); }
+VAE_EXT_INLINE Vec<float> greater_of(const Vec<float>& a, const Vec<float>& b) {
+  return each<float>([](__m512 x, __m512 y) { return _mm512_max_ps(x, y); }, a, b);
+}
+VAE_EXT_INLINE Vec<float> lesser_of(const Vec<float>& a, const Vec<float>& b) {
+  return each<float>([](__m512 x, __m512 y) { return _mm512_min_ps(x, y); }, a, b);
+}
+template <>
+VAE_EXT_INLINE Vec<float> load_partial(const float* p, int count, float fill) {
+  Vec<float> r;
+  r.reg[0] = _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(count), p);
+  return r;
+}
+template <>
+VAE_EXT_INLINE void store_partial(float* p, const Vec<float>& a, int count) {
+  _mm512_mask_storeu_ps(p, first_lanes(count), a.reg[0]);
+}
+template <>
+VAE_EXT_INLINE float horizontal_sum(const Vec<float>& a) {
+  const __m512 v = a.reg[0];
+  const __m256 by8 = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  const __m128 by4 = _mm_add_ps(_mm256_castps256_ps128(by8), _mm256_extractf128_ps(by8, 1));
+  const __m128 by2 = _mm_add_ps(by4, _mm_movehl_ps(by4, by4));
+  return _mm_cvtss_f32(_mm_add_ss(by2, _mm_movehdup_ps(by2)));
+}
+// p * 2^n for an integral n in [-252, 254], rounded once.
+VAE_EXT_INLINE Vec<float> scale2(const Vec<float>& p, const Vec<float>& n) {
+  Vec<float> r;
+  r.reg[0] = _mm512_scalef_ps(p.reg[0], n.reg[0]);
+  return r;
+}
+VAE_EXT_INLINE Vec<float> half_to_float(const uint16_t* p) {
+  Vec<float> r;
+  r.reg[0] = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return r;
+}
+VAE_EXT_INLINE void float_to_half(uint16_t* p, const Vec<float>& a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.reg[0], _MM_FROUND_TO_NEAREST_INT));
+}
+
+#elif defined(__AVX2__)
+
+VAE_EXT_INLINE Vec<float> fma(const Vec<float>& a, const Vec<float>& b, const Vec<float>& c) {
+  Vec<float> r;
+  for (int i = 0; i < 2; ++i) r.reg[i] = _mm256_fmadd_ps(a.reg[i], b.reg[i], c.reg[i]);
+  return r;
+}
+VAE_EXT_INLINE Vec<float> sqrt(const Vec<float>& a) {
+  return each<float>([](__m256 x) { return _mm256_sqrt_ps(x); }, a);
+}
+VAE_EXT_INLINE Vec<float> rint(const Vec<float>& a) {
+  return each<float>([](__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }, a);
+}
+VAE_EXT_INLINE Vec<uint32_t> mul_high(const Vec<uint32_t>& a, uint32_t b) {
+  const __m256i factor = _mm256_set1_epi64x(b);
+  return each<uint32_t>(
+      [factor](auto x) {
+        const __m256i lanes = (__m256i)x;
+        const __m256i even = _mm256_mul_epu32(lanes, factor);
+        const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(lanes, 32), factor);
+        return (Vec<uint32_t>::Reg)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+      },
+      a);
+}
+VAE_EXT_INLINE __m256i first_lanes(int count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+VAE_EXT_INLINE Vec<float> greater_of(const Vec<float>& a, const Vec<float>& b) {
+  return each<float>([](__m256 x, __m256 y) { return _mm256_max_ps(x, y); }, a, b);
+}
+VAE_EXT_INLINE Vec<float> lesser_of(const Vec<float>& a, const Vec<float>& b) {
+  return each<float>([](__m256 x, __m256 y) { return _mm256_min_ps(x, y); }, a, b);
+}
+template <>
+VAE_EXT_INLINE Vec<float> load_partial(const float* p, int count, float fill) {
+  Vec<float> r;
+  for (int i = 0; i < 2; ++i) {
+    const __m256i mask = first_lanes(count - 8 * i);
+    const __m256 lanes = _mm256_maskload_ps(p + (count > 8 * i ? 8 * i : 0), mask);
+    r.reg[i] = _mm256_blendv_ps(_mm256_set1_ps(fill), lanes, _mm256_castsi256_ps(mask));
+  }
+  return r;
+}
+template <>
+VAE_EXT_INLINE void store_partial(float* p, const Vec<float>& a, int count) {
+  for (int i = 0; i < 2; ++i)
+    _mm256_maskstore_ps(p + (count > 8 * i ? 8 * i : 0), first_lanes(count - 8 * i), a.reg[i]);
+}
+VAE_EXT_INLINE Vec<float> half_to_float(const uint16_t* p) {
+  Vec<float> r;
+  for (int i = 0; i < 2; ++i)
+    r.reg[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i)));
+  return r;
+}
+VAE_EXT_INLINE void float_to_half(uint16_t* p, const Vec<float>& a) {
+  for (int i = 0; i < 2; ++i)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8 * i), _mm256_cvtps_ph(a.reg[i], _MM_FROUND_TO_NEAREST_INT));
+}
+
+#else
+
+// Lane by lane: exact on any machine, fast only where the compiler finds the instruction. Where it does not, each lane
+// is a call into the C library, and the loop stays out of line.
+#if defined(__FP_FAST_FMAF)
+#define VAE_EXT_LANE_LOOP VAE_EXT_INLINE
+#else
+#define VAE_EXT_LANE_LOOP VAE_EXT_NOINLINE static
+#endif
+template <class F>
+VAE_EXT_INLINE Vec<float> each_lane(F f, const Vec<float>& a) {
+  float lanes[kLanes];
+  store(lanes, a);
+  for (float& lane : lanes) lane = f(lane);
+  return load(lanes);
+}
+VAE_EXT_LANE_LOOP Vec<float> fma(const Vec<float>& a, const Vec<float>& b, const Vec<float>& c) {
+  float x[kLanes], y[kLanes], z[kLanes];
+  store(x, a);
+  store(y, b);
+  store(z, c);
+  for (int i = 0; i < kLanes; ++i) z[i] = ::fmaf(x[i], y[i], z[i]);
+  return load(z);
+}
+VAE_EXT_LANE_LOOP Vec<float> sqrt(const Vec<float>& a) {
+  return each_lane([](float x) { return ::sqrtf(x); }, a);
+}
+VAE_EXT_LANE_LOOP Vec<float> rint(const Vec<float>& a) {
+  return each_lane([](float x) { return ::rintf(x); }, a);
+}
+VAE_EXT_LANE_LOOP Vec<uint32_t> mul_high(const Vec<uint32_t>& a, uint32_t b) {
+  uint32_t lanes[kLanes];
+  store(lanes, a);
+  for (uint32_t& lane : lanes) lane = mul_high(lane, b);
+  return load(lanes);
+}
+
+VAE_EXT_LANE_LOOP Vec<float> half_to_float(const uint16_t* p) {
+  float lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = half_to_float(p[i]);
+  return load(lanes);
+}
+VAE_EXT_LANE_LOOP void float_to_half(uint16_t* p, const Vec<float>& a) {
+  float lanes[kLanes];
+  store(lanes, a);
+  for (int i = 0; i < kLanes; ++i) p[i] = float_to_half(lanes[i]);
+}
+
+#endif
+
+// Four vectors whose lanes are in `group_order` are written so that the four values of a group lie side by side and
+// the groups follow in order: out[4 * group + k] = v_k. The order is the one in which the registers' own 4x4
+// interleaves leave the groups, so that nothing moves across 128-bit lanes.
+VAE_EXT_INLINE Vec<uint32_t> group_order() {
+  constexpr int kWidth = Vec<float>::kWidth;
+  uint32_t lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i / kWidth * kWidth + kWidth / 4 * (i % 4) + i % kWidth / 4;
+  return load(lanes);
+}
+VAE_EXT_INLINE void store_groups(float* out, const Vec<float>& v0, const Vec<float>& v1, const Vec<float>& v2,
+                                 const Vec<float>& v3) {
+#if defined(__AVX512F__)
+  const __m512 low01 = _mm512_unpacklo_ps(v0.reg[0], v1.reg[0]), high01 = _mm512_unpackhi_ps(v0.reg[0], v1.reg[0]);
+  const __m512 low23 = _mm512_unpacklo_ps(v2.reg[0], v3.reg[0]), high23 = _mm512_unpackhi_ps(v2.reg[0], v3.reg[0]);
+  const auto pair_low = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  const auto pair_high = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  _mm512_storeu_ps(out, pair_low(low01, low23));
+  _mm512_storeu_ps(out + 16, pair_high(low01, low23));
+  _mm512_storeu_ps(out + 32, pair_low(high01, high23));
+  _mm512_storeu_ps(out + 48, pair_high(high01, high23));
+#elif defined(__AVX2__)
+  const auto pair_low = [](__m256 a, __m256 b) {
+    return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  };
+  const auto pair_high = [](__m256 a, __m256 b) {
+    return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  };
+  for (int i = 0; i < 2; ++i) {
+    const __m256 low01 = _mm256_unpacklo_ps(v0.reg[i], v1.reg[i]), high01 = _mm256_unpackhi_ps(v0.reg[i], v1.reg[i]);
+    const __m256 low23 = _mm256_unpacklo_ps(v2.reg[i], v3.reg[i]), high23 = _mm256_unpackhi_ps(v2.reg[i], v3.reg[i]);
+    _mm256_storeu_ps(out + 32 * i, pair_low(low01, low23));
+    _mm256_storeu_ps(out + 32 * i + 8, pair_high(low01, low23));
+    _mm256_storeu_ps(out + 32 * i + 16, pair_low(high01, high23));
+    _mm256_storeu_ps(out + 32 * i + 24, pair_high(high01, high23));
+  }
+#else
+  float lanes[4][kLanes];
+  store(lanes[0], v0);
+  store(lanes[1], v1);
+  store(lanes[2], v2);
+  store(lanes[3], v3);
+  for (int i = 0; i < kLanes; ++i)
+    for (int k = 0; k < 4; ++k) out[4 * i + k] = lanes[k][i];
+#endif
+}
+
+#endif  // !__CUDACC__
+
+// What is built from the above, for every value type --------------------------------------------------------------
+
+template <class V>
+struct ScalarOf {
+  using type = V;
+};
+#if !defined(__CUDACC__)
+template <class T>
+struct ScalarOf<Vec<T>> {
+  using type = T;
+};
+#endif
+template <class V>
+using Scalar = typename ScalarOf<V>::type;
+
+// A constant in the value type V.
+template <class V>
+VAE_EXT_INLINE V constant(double value) {
+  return V(static_cast<Scalar<V>>(value));
+}
+
+// 2^n for n in [-126, 127].
+VAE_EXT_INLINE float pow2(int32_t n) { return bits_float((as_uint(n) + 127u) << 23); }
+VAE_EXT_INLINE float scale2(float p, float n) {
+  const int32_t whole = to_int(n), half = whole >> 1;
+  return p * pow2(half) * pow2(whole - half);
+}
+#if !defined(__CUDACC__)
+VAE_EXT_INLINE Vec<float> pow2(const Vec<int32_t>& n) { return bits_float((as_uint(n) + Vec<uint32_t>(127)) << 23); }
+#if !defined(__AVX512F__)
+VAE_EXT_INLINE Vec<float> scale2(const Vec<float>& p, const Vec<float>& n) {
+  const Vec<int32_t> whole = to_int(n), half = whole >> 1;
+  return p * pow2(half) * pow2(whole - half);
+}
+#endif
+#endif
+
+VAE_EXT_INLINE float absolute(float a) { return bits_float(float_bits(a) & 0x7FFFFFFFu); }
+VAE_EXT_INLINE double absolute(double a) { return ::fabs(a); }
+#if !defined(__CUDACC__)
+VAE_EXT_INLINE Vec<float> absolute(const Vec<float>& a) { return bits_float(float_bits(a) & Vec<uint32_t>(0x7FFFFFFF)); }
+VAE_EXT_INLINE Vec<double> absolute(const Vec<double>& a) {
+  return reinterpret<double>(reinterpret<int64_t>(a) & Vec<int64_t>(0x7FFFFFFFFFFFFFFF));
+}
+#endif
+
+}  // namespace vae_ext
