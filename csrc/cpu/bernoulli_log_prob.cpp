@@ -1,0 +1,18 @@
+#include "../math/bernoulli.h"
+
+#include "map_rows.h"
+#include "sum_rows.h"
+
+namespace vae_ext::cpu {
+
+template <>
+void bernoulli_log_prob<VAE_EXT_ISA>(const Problem& p, int64_t begin, int64_t end) {
+  sum_rows<BernoulliLogProb>(p, begin, end);
+}
+
+template <>
+void bernoulli_log_prob_backward<VAE_EXT_ISA>(const Problem& p, int64_t begin, int64_t end) {
+  map_rows<BernoulliLogProbGradient>(p, begin, end);
+}
+
+}  // namespace vae_ext::cpu

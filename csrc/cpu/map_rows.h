@@ -1,0 +1,190 @@
+// Elementwise formulas over rows, and their sums over the replicas of a broadcast row: samplers and gradients.
+#pragma once
+
+#include "noise_block.h"
+
+namespace vae_ext::cpu {
+namespace {
+
+template <class Formula, class C>
+VAE_EXT_INLINE void apply_segment(const C* const* in, const C* row_value, C* const* out, int64_t n) {
+  using V = Vec<C>;
+  const V row(row_value ? *row_value : C(0));
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    V v[Formula::kInputs], r[Formula::kOutputs];
+    for (int i = 0; i < Formula::kInputs; ++i) v[i] = load(in[i] + j);
+    Formula::apply(v, &row, r);
+    for (int o = 0; o < Formula::kOutputs; ++o)
+      if (out[o]) store(out[o] + j, r[o]);
+  }
+  if (j == n) return;
+  const int rest = static_cast<int>(n - j);
+  V v[Formula::kInputs], r[Formula::kOutputs];
+  for (int i = 0; i < Formula::kInputs; ++i) v[i] = load_partial(in[i] + j, rest, C(1));
+  Formula::apply(v, &row, r);
+  for (int o = 0; o < Formula::kOutputs; ++o)
+    if (out[o]) store_partial(out[o] + j, r[o], rest);
+}
+
+// What a formula does for the samples after the first of a row: the same, unless it says otherwise.
+template <class Formula, class = void>
+struct LaterOf {
+  static constexpr bool kDiffers = false;
+};
+template <class Formula>
+struct LaterOf<Formula, decltype(void(sizeof(typename Formula::Later)))> {
+  static constexpr bool kDiffers = true;
+};
+
+template <class C>
+inline void add_to(C* sum, const C* term, int64_t n) {
+  for (int64_t j = 0; j < n; ++j) sum[j] += term[j];
+}
+
+// A sum of many segments, in blocks of 32 so that rounding errors do not pile up.
+template <class C>
+class ReplicaSum {
+ public:
+  void reset() { count_ = 0; }
+  C* term() { return term_; }
+  void add(int64_t n) {
+    if (count_ == 0) memset(sum_, 0, static_cast<size_t>(n) * sizeof(C));
+    if (count_ % kBlock == 0) memset(block_, 0, static_cast<size_t>(n) * sizeof(C));
+    add_to(block_, term_, n);
+    if (++count_ % kBlock == 0) add_to(sum_, block_, n);
+  }
+  const C* total(int64_t n) {
+    if (count_ % kBlock != 0) add_to(sum_, block_, n);
+    return sum_;
+  }
+
+ private:
+  static constexpr int64_t kBlock = 32;
+  int64_t count_ = 0;
+  alignas(64) C term_[kSegment];
+  alignas(64) C block_[kSegment];
+  alignas(64) C sum_[kSegment];
+};
+
+template <class Formula, class C, bool kNoise>
+class RowMap {
+ public:
+  explicit RowMap(const Problem& p)
+      : p_(p), inputs_(p.in, p.rows), walker_(p.rows), noise_(p.noise, p.rows.event), replicas_(1) {
+    for (int i = 0; i < kOperands; ++i) walker_.follow(i, p.in[i].stride);
+    for (int o = 0; o < Formula::kOutputs; ++o) walker_.follow(kOut + o, p.out[o].stride);
+    walker_.follow(kRowValue, p.row_value.stride);
+    walker_.follow(kRow, p.noise.row_stride);
+    walker_.follow(kSample, p.noise.sample_stride);
+    for (int d = p.rows.dims - p.rows.reduced_dims; d < p.rows.dims; ++d) replicas_ *= p.rows.size[d];
+    if (p.rows.dims > 0) {
+      const int last = p.rows.dims - 1;
+      const bool step = p.rows.size[last] > 1;
+      if (step && p.noise.row_stride[last] == 1 && p.noise.sample_stride[last] == 0) axis_ = NoiseBlock::Axis::row;
+      if (step && p.noise.row_stride[last] == 0 && p.noise.sample_stride[last] == 1) axis_ = NoiseBlock::Axis::sample;
+    }
+  }
+
+  void run(int64_t begin, int64_t end) {
+    const int64_t event = p_.rows.event, segments = (event + kSegment - 1) / kSegment;
+    const int64_t chunks = (replicas_ + kReplicaChunk - 1) / kReplicaChunk;
+    int64_t kept_rows = 1;
+    for (int d = 0; d < p_.rows.dims - p_.rows.reduced_dims; ++d) kept_rows *= p_.rows.size[d];
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t chunk_index = segments == 1 ? unit : unit / segments;
+      const int64_t j = (unit - chunk_index * segments) * kSegment;
+      const int64_t n = event - j < kSegment ? event - j : kSegment;
+      if (replicas_ == 1) {
+        single(chunk_index, j, n);
+      } else {
+        const int64_t row = chunk_index / chunks, chunk = chunk_index - row * chunks;
+        const int64_t first = chunk * kReplicaChunk;
+        const int64_t count = replicas_ - first < kReplicaChunk ? replicas_ - first : kReplicaChunk;
+        // With several chunks the output is a workspace [chunks, rows, event].
+        const int64_t shift = chunk * kept_rows * event;
+        summed(row * replicas_ + first, count, j, n, shift);
+      }
+    }
+  }
+
+ private:
+  // Epsilon is the last input, and not one of the operands.
+  static constexpr int kOperands = Formula::kInputs - (kNoise ? 1 : 0);
+  static constexpr int kOut = kOperands, kRowValue = kOut + Formula::kOutputs, kRow = kRowValue + 1, kSample = kRow + 1;
+
+  void apply(int64_t j, int64_t n, C* const* out) {
+    const int64_t* at = walker_.offset();
+    const C* in[Formula::kInputs];
+    inputs_.view(at, j, n, in);
+    if constexpr (kNoise) in[kOperands] = epsilon(j, n);
+    const C* row_value = p_.row_value.data ? static_cast<const C*>(p_.row_value.data) + at[kRowValue] : nullptr;
+    if constexpr (LaterOf<Formula>::kDiffers) {
+      if (at[kSample] > 0) return apply_segment<typename Formula::Later>(in, row_value, out, n);
+    }
+    apply_segment<Formula>(in, row_value, out, n);
+  }
+
+  const C* epsilon(int64_t j, int64_t n) {
+    const int64_t* at = walker_.offset();
+    const float* values = noise_.at(static_cast<uint32_t>(at[kRow]), static_cast<uint32_t>(at[kSample]), j, n, axis_,
+                                    walker_.ahead());
+    if constexpr (sizeof(C) == sizeof(float)) {
+      return values;
+    } else {
+      widen(values, n, wide_epsilon_);
+      return wide_epsilon_;
+    }
+  }
+
+  void single(int64_t row, int64_t j, int64_t n) {
+    walker_.seek(row);
+    C* out[Formula::kOutputs];
+    for (int o = 0; o < Formula::kOutputs; ++o) {
+      const Operand& operand = p_.out[o];
+      const bool direct = operand.dtype == kDTypeOf<C>;
+      out[o] = !operand.data ? nullptr
+               : direct      ? static_cast<C*>(operand.data) + walker_.offset()[kOut + o] + j
+                             : sums_[o].term();
+    }
+    apply(j, n, out);
+    for (int o = 0; o < Formula::kOutputs; ++o)
+      if (out[o] == sums_[o].term()) write_segment(p_.out[o], walker_.offset()[kOut + o] + j, n, out[o]);
+  }
+
+  void summed(int64_t first, int64_t count, int64_t j, int64_t n, int64_t shift) {
+    C* out[Formula::kOutputs];
+    for (int o = 0; o < Formula::kOutputs; ++o) {
+      out[o] = p_.out[o].data ? sums_[o].term() : nullptr;
+      sums_[o].reset();
+    }
+    walker_.seek(first);
+    int64_t target[Formula::kOutputs];
+    for (int o = 0; o < Formula::kOutputs; ++o) target[o] = walker_.offset()[kOut + o] + shift + j;
+    for (int64_t replica = 0; replica < count; ++replica) {
+      walker_.seek(first + replica);
+      apply(j, n, out);
+      for (int o = 0; o < Formula::kOutputs; ++o)
+        if (out[o]) sums_[o].add(n);
+    }
+    for (int o = 0; o < Formula::kOutputs; ++o)
+      if (out[o]) write_segment(p_.out[o], target[o], n, sums_[o].total(n));
+  }
+
+  const Problem& p_;
+  Inputs<C, kOperands> inputs_;
+  Walker<kSample + 1> walker_;
+  NoiseBlock noise_;
+  NoiseBlock::Axis axis_ = NoiseBlock::Axis::none;
+  int64_t replicas_;
+  ReplicaSum<C> sums_[Formula::kOutputs];
+  C wide_epsilon_[kNoise && sizeof(C) != sizeof(float) ? kSegment : 1];
+};
+
+template <class Formula, bool kNoise = false>
+void map_rows(const Problem& p, int64_t begin, int64_t end) {
+  p.wide ? RowMap<Formula, double, kNoise>(p).run(begin, end) : RowMap<Formula, float, kNoise>(p).run(begin, end);
+}
+
+}  // namespace
+}  // namespace vae_ext::cpu

@@ -1,0 +1,14 @@
+#include "../math/normal.h"
+#include "map_rows.h"
+
+namespace vae_ext::cpu {
+
+template <>
+void normal_rsample_kl_backward<VAE_EXT_ISA>(const Problem& p, int64_t begin, int64_t end) {
+  with_kind(p.kind, [&](auto kind) {
+    p.prior_scale ? map_rows<NormalRsampleKlGradient<kind.kValue, true>, true>(p, begin, end)
+                  : map_rows<NormalRsampleKlGradient<kind.kValue, false>, true>(p, begin, end);
+  });
+}
+
+}  // namespace vae_ext::cpu

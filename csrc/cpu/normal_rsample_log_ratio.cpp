@@ -1,0 +1,23 @@
+#include "../math/normal.h"
+#include "map_rows.h"
+#include "sum_rows.h"
+
+namespace vae_ext::cpu {
+
+template <>
+void normal_log_ratio<VAE_EXT_ISA>(const Problem& p, int64_t begin, int64_t end) {
+  with_kind(p.kind, [&](auto kind) {
+    p.prior_scale ? sum_rows<Plain<NormalLogRatio<kind.kValue, true>>>(p, begin, end)
+                  : sum_rows<Plain<NormalLogRatio<kind.kValue, false>>>(p, begin, end);
+  });
+}
+
+template <>
+void normal_log_ratio_backward<VAE_EXT_ISA>(const Problem& p, int64_t begin, int64_t end) {
+  with_kind(p.kind, [&](auto kind) {
+    p.prior_scale ? map_rows<NormalLogRatioGradient<kind.kValue, true>, true>(p, begin, end)
+                  : map_rows<NormalLogRatioGradient<kind.kValue, false>, true>(p, begin, end);
+  });
+}
+
+}  // namespace vae_ext::cpu

@@ -1,0 +1,175 @@
+// Runs of up to kSegment elements of a row, in the type a kernel computes in. An operand of that type is read and
+// written in place; any other goes through a buffer small enough for the first-level cache, so that kernels are
+// compiled for float and double alone.
+#pragma once
+
+#include "kernels.h"
+
+namespace vae_ext::cpu {
+// Unnamed, here and in the other headers of this folder: what is compiled for an instruction set stays in its object.
+namespace {
+
+template <class C>
+constexpr DType kDTypeOf = sizeof(C) == 4 ? DType::f32 : DType::f64;
+
+inline float bfloat16_to_float(uint16_t b) { return bits_float(static_cast<uint32_t>(b) << 16); }
+inline uint16_t float_to_bfloat16(float a) {
+  const uint32_t bits = float_bits(a);
+  const uint32_t rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
+  return static_cast<uint16_t>((a == a ? rounded : 0x7FC00000u) >> 16);
+}
+
+template <class C, class From>
+inline void widen(const From* from, int64_t n, C* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<C>(from[i]);
+}
+template <class C>
+inline void widen_bfloat16(const uint16_t* from, int64_t n, C* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = bfloat16_to_float(from[i]);
+}
+template <class C>
+inline void widen_half(const uint16_t* from, int64_t n, C* to) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t count = n - i < kLanes ? n - i : kLanes;
+    uint16_t halves[kLanes] = {};
+    float lanes[kLanes];
+    memcpy(halves, from + i, static_cast<size_t>(count) * sizeof(uint16_t));
+    store(lanes, half_to_float(halves));
+    widen(lanes, count, to + i);
+  }
+}
+
+// Elements [at, at + n) of an operand, converted.
+template <class C>
+VAE_EXT_NOINLINE void read_segment(const Operand& operand, int64_t at, int64_t n, C* to) {
+  switch (operand.dtype) {
+    case DType::f32:
+      return widen(static_cast<const float*>(operand.data) + at, n, to);
+    case DType::f64:
+      return widen(static_cast<const double*>(operand.data) + at, n, to);
+    case DType::bf16:
+      return widen_bfloat16(static_cast<const uint16_t*>(operand.data) + at, n, to);
+    case DType::f16:
+      return widen_half(static_cast<const uint16_t*>(operand.data) + at, n, to);
+    case DType::u8:
+      return widen(static_cast<const uint8_t*>(operand.data) + at, n, to);
+  }
+}
+
+template <class C>
+inline void write_half(const C* from, int64_t n, uint16_t* to) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t count = n - i < kLanes ? n - i : kLanes;
+    float lanes[kLanes] = {};
+    uint16_t halves[kLanes];
+    widen(from + i, count, lanes);
+    float_to_half(halves, load(lanes));
+    memcpy(to + i, halves, static_cast<size_t>(count) * sizeof(uint16_t));
+  }
+}
+
+template <class C>
+VAE_EXT_NOINLINE void write_segment(const Operand& operand, int64_t at, int64_t n, const C* from) {
+  switch (operand.dtype) {
+    case DType::f32:
+      return widen(from, n, static_cast<float*>(operand.data) + at);
+    case DType::f64:
+      return widen(from, n, static_cast<double*>(operand.data) + at);
+    case DType::bf16:
+      for (int64_t i = 0; i < n; ++i)
+        static_cast<uint16_t*>(operand.data)[at + i] = float_to_bfloat16(static_cast<float>(from[i]));
+      return;
+    case DType::f16:
+      return write_half(from, n, static_cast<uint16_t*>(operand.data) + at);
+    case DType::u8:
+      return;  // No operator writes integers.
+  }
+}
+
+// Segments of kCount operands side by side.
+template <class C, int kCount>
+class Inputs {
+ public:
+  Inputs(const Operand* operands, const Rows& rows) : operands_(operands) {
+    for (int i = 0; i < kCount; ++i) {
+      const Operand& operand = operands[i];
+      direct_[i] = operand.dtype == kDTypeOf<C> && !operand.scalar;
+      constant_[i] = operand.scalar;
+      for (int d = 0; d < rows.dims; ++d) constant_[i] = constant_[i] && operand.stride[d] == 0;
+      if (constant_[i]) fill(i, 0, rows.event < kSegment ? rows.event : kSegment);
+    }
+  }
+
+  // Element j on of the row whose offset in each operand is `row`; in[i] is good until the next call.
+  void view(const int64_t* row, int64_t j, int64_t n, const C** in) {
+    for (int i = 0; i < kCount; ++i) {
+      in[i] = buffer_[i];
+      if (direct_[i]) {
+        in[i] = static_cast<const C*>(operands_[i].data) + row[i] + j;
+      } else if (operands_[i].scalar) {
+        if (!constant_[i]) fill(i, row[i], n);
+      } else {
+        read_segment(operands_[i], row[i] + j, n, buffer_[i]);
+      }
+    }
+  }
+
+ private:
+  void fill(int i, int64_t at, int64_t n) {
+    C value{};
+    read_segment(operands_[i], at, 1, &value);
+    for (int64_t j = 0; j < n; ++j) buffer_[i][j] = value;
+  }
+
+  const Operand* operands_;
+  bool direct_[kCount], constant_[kCount];
+  alignas(64) C buffer_[kCount][kSegment];
+};
+
+// Where a row lies in each of kCount operands, row after row.
+template <int kCount>
+class Walker {
+ public:
+  explicit Walker(const Rows& rows) : rows_(rows) {}
+
+  void follow(int i, const int64_t* stride) {
+    for (int d = 0; d < rows_.dims; ++d) stride_[d][i] = stride[d];
+  }
+
+  void seek(int64_t row) {
+    if (row == row_) return;
+    if (row == row_ + 1) return next();
+    row_ = row;
+    for (int i = 0; i < kCount; ++i) offset_[i] = 0;
+    for (int d = rows_.dims - 1; d >= 0; --d) {
+      index_[d] = row % rows_.size[d];
+      row /= rows_.size[d];
+      for (int i = 0; i < kCount; ++i) offset_[i] += index_[d] * stride_[d][i];
+    }
+  }
+
+  const int64_t* offset() const { return offset_; }
+  // How many rows follow along the innermost dim.
+  int64_t ahead() const { return rows_.dims ? rows_.size[rows_.dims - 1] - 1 - index_[rows_.dims - 1] : 0; }
+
+ private:
+  void next() {
+    ++row_;
+    for (int d = rows_.dims - 1; d >= 0; --d) {
+      ++index_[d];
+      for (int i = 0; i < kCount; ++i) offset_[i] += stride_[d][i];
+      if (index_[d] < rows_.size[d]) return;
+      for (int i = 0; i < kCount; ++i) offset_[i] -= index_[d] * stride_[d][i];
+      index_[d] = 0;
+    }
+  }
+
+  const Rows& rows_;
+  int64_t row_ = -2;  // Neither a row nor the one before the first.
+  int64_t index_[kMaxDims] = {};
+  int64_t offset_[kCount] = {};
+  int64_t stride_[kMaxDims][kCount] = {};
+};
+
+}  // namespace
+}  // namespace vae_ext::cpu
