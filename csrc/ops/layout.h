@@ -1,0 +1,61 @@
+// The shapes of an operator's arguments: which dims are the event, how the batch dims broadcast, what is wrong.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "../rows.h"
+
+namespace vae_ext {
+
+using at::Tensor;
+
+ScaleKind parse_kind(std::string_view kind);
+
+// What a tensor may look like beside the first argument of an operator, which gives the event and the dtype.
+enum class Role {
+  parameter,  // [*batch, *E] or [*E] or 0-d, of the first argument's dtype
+  data,       // [*batch, *E], of any dtype
+};
+
+struct Argument {
+  std::string name;
+  Tensor tensor;  // undefined: left out
+  Role role = Role::parameter;
+};
+
+// Checks the arguments, naming the one at fault, and broadcasts their batch dims.
+class Layout {
+ public:
+  Layout(int64_t event_ndim, std::initializer_list<Argument> arguments);
+
+  at::IntArrayRef batch() const { return batch_; }
+  at::IntArrayRef event() const { return event_; }
+  int64_t event_size() const { return c10::multiply_integers(event_); }
+  // [leading, *batch, *event]
+  at::DimVector shape(std::optional<int64_t> leading, bool with_event) const;
+
+  // What the kernels compute in and sums come out in.
+  at::ScalarType compute_type() const { return compute_type_; }
+  const at::TensorOptions& options() const { return options_; }
+
+ private:
+  at::DimVector batch_, event_;
+  at::ScalarType compute_type_;
+  at::TensorOptions options_;
+};
+
+// float64 for float64, else float32.
+at::ScalarType compute_type_of(const Tensor& tensor);
+
+// Are the last `event_ndim` dims of the tensor one value for the whole event?
+bool is_scalar(const Tensor& tensor, int64_t event_ndim);
+
+// The tensor itself where its event is dense in memory, else a copy.
+Tensor with_dense_event(const Tensor& tensor, int64_t event_ndim);
+
+}  // namespace vae_ext

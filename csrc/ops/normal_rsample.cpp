@@ -1,0 +1,172 @@
+#include "normal_rsample.h"
+
+#include <ATen/ATen.h>
+
+#include "value.h"
+
+namespace vae_ext {
+namespace {
+
+using Wanted = std::array<bool, 2>;
+using Kind = std::string_view;
+using Samples = std::optional<int64_t>;
+using SymSamples = std::optional<c10::SymInt>;
+
+Layout layout_of(const Tensor& mean, const Tensor& scale, Kind kind, int64_t event_ndim) {
+  return Layout(event_ndim, {{"mean", mean}, {std::string(kind), scale}});
+}
+
+Tensor forward(const Tensor& mean, const Tensor& scale, const Tensor& rng_state, Samples num_samples, int64_t first_row,
+               int64_t stream, Kind kind, int64_t event_ndim) {
+  const Layout layout = layout_of(mean, scale, kind, event_ndim);
+  const NoiseDraw draw{rng_state, first_row, stream};
+  const Spec spec = noise_spec(layout, draw, num_samples, kind);
+  const Tensor z = empty_samples(layout, num_samples);
+  map_rows(MapKernel::normal_rsample, layout, spec, {mean, scale}, z);
+  return z;
+}
+
+std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tensor& scale, const Tensor& rng_state,
+                             Samples num_samples, int64_t first_row, int64_t stream, Kind kind, int64_t event_ndim,
+                             Wanted wanted) {
+  const Layout layout = layout_of(mean, scale, kind, event_ndim);
+  const NoiseDraw draw{rng_state, first_row, stream};
+  const Spec spec = noise_spec(layout, draw, num_samples, kind);
+  return only_wanted(gradients(MapKernel::normal_rsample_backward, layout, spec,
+                               {scale, sample_gradient(layout, grad, num_samples)}, Tensor(), {mean, scale}, wanted),
+                     wanted);
+}
+
+Tensor call_forward(const Tensor& mean, const Tensor& scale, const NoiseArguments& noise, Kind kind,
+                    int64_t event_ndim) {
+  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, SymSamples, c10::SymInt, int64_t,
+                                        Kind, int64_t)>("vae_ext::normal_rsample");
+  return op.call(mean, scale, noise.rng_state, noise.num_samples, noise.first_row, noise.stream, kind, event_ndim);
+}
+
+class Node : public torch::autograd::Function<Node> {
+ public:
+  static constexpr size_t kInputs = 5;
+
+  static Tensor forward(AutogradContext* ctx, const Tensor& mean, const Tensor& scale, const NoiseArguments& noise,
+                        Kind kind, int64_t event_ndim) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    if (ctx) {
+      ctx->save_for_backward({mean, scale, noise.rng_state});
+      ctx->saved_data["kind"] = std::string(kind);
+      ctx->saved_data["event_ndim"] = event_ndim;
+      save_noise(ctx, noise);
+    }
+    return call_forward(mean, scale, noise, kind, event_ndim);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor &mean = saved[0], &scale = saved[1], &grad = grads[0];
+    const std::string kind = ctx->saved_data["kind"].toStringRef();
+    const int64_t event_ndim = ctx->saved_data["event_ndim"].toInt();
+    const NoiseArguments noise = saved_noise(ctx, saved[2]);
+    const Wanted wanted = wanted_gradients<2>(ctx, saved);
+    if (at::GradMode::is_enabled())
+      return in_places(differentiable_rsample_backward(grad, mean, scale, noise, kind, event_ndim, wanted), wanted,
+                       kInputs);
+    // Where z has the shape of mean, its gradient is the mean's, as it stands.
+    if (mean.sym_sizes() != grad.sym_sizes())
+      return in_places(call_rsample_backward(grad, mean, scale, noise, kind, event_ndim, wanted), wanted, kInputs);
+    variable_list result(kInputs);
+    if (wanted[0]) result[0] = grad;
+    if (wanted[1])
+      result[1] = call_rsample_backward(grad, mean, scale, noise, kind, event_ndim, {false, true}).front();
+    return result;
+  }
+};
+
+Tensor autograd(const Tensor& mean, const Tensor& scale, const Tensor& rng_state, SymSamples num_samples,
+                c10::SymInt first_row, int64_t stream, Kind kind, int64_t event_ndim) {
+  const NoiseArguments noise{rng_state, std::move(num_samples), std::move(first_row), stream};
+  return any_requires_grad({mean, scale}) ? Node::apply(mean, scale, noise, kind, event_ndim)
+                                          : Node::forward(nullptr, mean, scale, noise, kind, event_ndim);
+}
+
+TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
+  m.def(
+      "normal_rsample(Tensor mean, Tensor scale, Tensor rng_state, SymInt? num_samples, SymInt first_row, int stream, "
+      "str kind, int event_ndim) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  m.def(
+      "normal_rsample_backward(Tensor grad, Tensor mean, Tensor scale, Tensor rng_state, SymInt? num_samples, "
+      "SymInt first_row, int stream, str kind, int event_ndim, bool[2] wanted) -> Tensor[]",
+      {at::Tag::pt2_compliant_tag});
+  m.impl("normal_rsample", c10::DispatchKey::CPU, TORCH_FN(forward));
+  m.impl("normal_rsample_backward", c10::DispatchKey::CPU, TORCH_FN(backward));
+  m.impl("normal_rsample", c10::DispatchKey::Autograd, TORCH_FN(autograd));
+}
+
+}  // namespace
+
+void save_noise(AutogradContext* ctx, const NoiseArguments& noise) {
+  if (noise.num_samples) ctx->saved_data["num_samples"] = *noise.num_samples;
+  ctx->saved_data["first_row"] = noise.first_row;
+  ctx->saved_data["stream"] = noise.stream;
+}
+
+NoiseArguments saved_noise(AutogradContext* ctx, const Tensor& rng_state) {
+  const auto samples = ctx->saved_data.find("num_samples");
+  SymSamples num_samples;
+  if (samples != ctx->saved_data.end()) num_samples = samples->second.toSymInt();
+  return {rng_state, num_samples, ctx->saved_data["first_row"].toSymInt(), ctx->saved_data["stream"].toInt()};
+}
+
+Spec noise_spec(const Layout& layout, const NoiseDraw& draw, Samples num_samples, std::string_view kind) {
+  check_noise(draw, layout.options().device(), c10::multiply_integers(layout.batch()), num_samples.value_or(1),
+              layout.event_size());
+  Spec spec;
+  spec.kind = parse_kind(kind);
+  spec.noise = &draw;
+  spec.samples = num_samples;
+  return spec;
+}
+
+Tensor empty_samples(const Layout& layout, Samples num_samples) {
+  return at::empty(layout.shape(num_samples, true), layout.options());
+}
+
+Tensor sample_gradient(const Layout& layout, const Tensor& grad, Samples num_samples) {
+  const at::DimVector shape = layout.shape(num_samples, true);
+  TORCH_CHECK_VALUE(grad.sizes() == at::IntArrayRef(shape), "the gradient of z has shape ", grad.sizes(), "; expected ",
+                    at::IntArrayRef(shape));
+  TORCH_CHECK_TYPE(grad.scalar_type() == at::typeMetaToScalarType(layout.options().dtype()), "the gradient of z is ",
+                   grad.scalar_type(), "; expected ", layout.options().dtype());
+  return grad;
+}
+
+std::vector<Tensor> call_rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
+                                          const NoiseArguments& noise, std::string_view kind, int64_t event_ndim,
+                                          Wanted wanted) {
+  static const auto op =
+      find_op<std::vector<Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, SymSamples, c10::SymInt,
+                                  int64_t, Kind, int64_t, Wanted)>("vae_ext::normal_rsample_backward");
+  return op.call(grad, mean, scale, noise.rng_state, noise.num_samples, noise.first_row, noise.stream, kind, event_ndim,
+                 wanted);
+}
+
+std::vector<Tensor> differentiable_rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
+                                                    const NoiseArguments& noise, std::string_view kind,
+                                                    int64_t event_ndim, Wanted wanted) {
+  const Tensor epsilon = epsilon_like(grad, noise, event_ndim);
+  return with_kind(parse_kind(kind), [&](auto k) {
+    return only_wanted(closed_form<NormalRsampleGradient<k.kValue>>(compute_type_of(grad), event_ndim,
+                                                                    {scale, grad, epsilon}, Tensor(), {mean, scale},
+                                                                    wanted),
+                       wanted);
+  });
+}
+
+Tensor epsilon_like(const Tensor& z, const NoiseArguments& noise, int64_t event_ndim) {
+  const c10::SymIntArrayRef shape = z.sym_sizes();
+  const Tensor mean = at::zeros_symint(noise.num_samples ? shape.slice(1) : shape, z.options().dtype(at::kFloat));
+  const Tensor scale = at::ones({}, mean.options());
+  return call_forward(mean, scale, noise, "std", event_ndim);
+}
+
+}  // namespace vae_ext

@@ -1,0 +1,37 @@
+// What the operators that sample share.
+#pragma once
+
+#include "autograd.h"
+#include "launch.h"
+
+namespace vae_ext {
+
+// The noise of a call, as the autograd kernels pass it on: sizes may be symbolic.
+struct NoiseArguments {
+  Tensor rng_state;
+  std::optional<c10::SymInt> num_samples;
+  c10::SymInt first_row;
+  int64_t stream;
+};
+void save_noise(AutogradContext* ctx, const NoiseArguments& noise);
+NoiseArguments saved_noise(AutogradContext* ctx, const Tensor& rng_state);
+
+// Checks the draw against the layout and gives the spec of a sampling kernel. `draw` must outlive the spec.
+Spec noise_spec(const Layout& layout, const NoiseDraw& draw, std::optional<int64_t> num_samples, std::string_view kind);
+
+Tensor empty_samples(const Layout& layout, std::optional<int64_t> num_samples);
+Tensor sample_gradient(const Layout& layout, const Tensor& grad, std::optional<int64_t> num_samples);
+
+// vae_ext::normal_rsample_backward, only the wanted gradients of mean and scale.
+std::vector<Tensor> call_rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
+                                          const NoiseArguments& noise, std::string_view kind, int64_t event_ndim,
+                                          std::array<bool, 2> wanted);
+// The same as differentiable expressions.
+std::vector<Tensor> differentiable_rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
+                                                    const NoiseArguments& noise, std::string_view kind,
+                                                    int64_t event_ndim, std::array<bool, 2> wanted);
+
+// Epsilon of a z shaped like `z`, in its dtype, as a tensor.
+Tensor epsilon_like(const Tensor& z, const NoiseArguments& noise, int64_t event_ndim);
+
+}  // namespace vae_ext
