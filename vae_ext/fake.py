@@ -1,0 +1,187 @@
+"""Shapes and dtypes of the operators' results, for torch.compile and torch.export.
+
+Real arguments are checked by the operators themselves (csrc/ops); here sizes may be symbolic, and only what shapes
+follow from is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Size = Sequence[int | torch.SymInt]
+
+
+def _batch(event_ndim: int, *tensors: Tensor | None) -> Size:
+    """What the batch dims of the tensors broadcast to; a 0-d tensor stands for a whole event."""
+    shapes = [t.shape[: t.dim() - event_ndim] for t in tensors if t is not None and t.dim() >= event_ndim]
+    return torch.broadcast_shapes(*shapes)
+
+
+def _check_events(event_ndim: int, **tensors: Tensor | None) -> None:
+    (first_name, first), *others = ((name, t) for name, t in tensors.items() if t is not None)
+    for name, tensor in others:
+        for d in range(-event_ndim, 0) if tensor.dim() >= event_ndim else ():
+            torch._check(
+                tensor.shape[d] == first.shape[d],
+                lambda name=name: f"{name} does not end in the event of {first_name}",
+            )
+
+
+def _event(event_ndim: int, tensor: Tensor) -> Size:
+    return tensor.shape[tensor.dim() - event_ndim :]
+
+
+def _sums(like: Tensor, shape: Size) -> Tensor:
+    return like.new_empty(shape, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32)
+
+
+def _samples(num_samples: int | None) -> Size:
+    return () if num_samples is None else (num_samples,)
+
+
+def _gradients(wanted: Sequence[bool], *arguments: Tensor | None) -> list[Tensor]:
+    return [a.new_empty(a.shape) for a, want in zip(arguments, wanted, strict=True) if want and a is not None]
+
+
+@torch.library.register_fake("vae_ext::bernoulli_log_prob")
+def _(logits: Tensor, x: Tensor, event_ndim: int) -> Tensor:
+    _check_events(event_ndim, logits=logits, x=x)
+    return _sums(logits, _batch(event_ndim, logits, x))
+
+
+@torch.library.register_fake("vae_ext::bernoulli_log_prob_backward")
+def _(grad: Tensor, logits: Tensor, x: Tensor, event_ndim: int, wanted: Sequence[bool]) -> list[Tensor]:
+    return _gradients(wanted, logits, x)
+
+
+@torch.library.register_fake("vae_ext::normal_log_prob")
+def _(mean: Tensor, scale: Tensor, x: Tensor, kind: str, event_ndim: int) -> Tensor:
+    _check_events(event_ndim, mean=mean, scale=scale, x=x)
+    return _sums(mean, _batch(event_ndim, mean, scale, x))
+
+
+@torch.library.register_fake("vae_ext::normal_log_prob_backward")
+def _(
+    grad: Tensor, mean: Tensor, scale: Tensor, x: Tensor, kind: str, event_ndim: int, wanted: Sequence[bool]
+) -> list[Tensor]:
+    return _gradients(wanted, mean, scale, x)
+
+
+@torch.library.register_fake("vae_ext::normal_kl")
+def _(
+    mean: Tensor, scale: Tensor, prior_mean: Tensor | None, prior_scale: Tensor | None, kind: str, event_ndim: int
+) -> Tensor:
+    _check_events(event_ndim, mean=mean, scale=scale, prior_mean=prior_mean, prior_scale=prior_scale)
+    return _sums(mean, _batch(event_ndim, mean, scale, prior_mean, prior_scale))
+
+
+@torch.library.register_fake("vae_ext::normal_kl_backward")
+def _(
+    grad: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None,
+    prior_scale: Tensor | None,
+    kind: str,
+    event_ndim: int,
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    return _gradients(wanted, mean, scale, prior_mean, prior_scale)
+
+
+@torch.library.register_fake("vae_ext::normal_rsample")
+def _(
+    mean: Tensor,
+    scale: Tensor,
+    rng_state: Tensor,
+    num_samples: int | None,
+    first_row: int,
+    stream: int,
+    kind: str,
+    event_ndim: int,
+) -> Tensor:
+    _check_events(event_ndim, mean=mean, scale=scale)
+    return mean.new_empty((*_samples(num_samples), *_batch(event_ndim, mean, scale), *_event(event_ndim, mean)))
+
+
+@torch.library.register_fake("vae_ext::normal_rsample_backward")
+def _(grad: Tensor, mean: Tensor, scale: Tensor, *rest: Any) -> list[Tensor]:
+    return _gradients(rest[-1], mean, scale)
+
+
+def _z_and_sums(
+    samples_of_sums: Size,
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None,
+    prior_scale: Tensor | None,
+    num_samples: int | None,
+    event_ndim: int,
+) -> tuple[Tensor, Tensor]:
+    _check_events(event_ndim, mean=mean, scale=scale, prior_mean=prior_mean, prior_scale=prior_scale)
+    batch = _batch(event_ndim, mean, scale)
+    z = mean.new_empty((*_samples(num_samples), *batch, *_event(event_ndim, mean)))
+    return z, _sums(mean, (*samples_of_sums, *batch))
+
+
+@torch.library.register_fake("vae_ext::normal_rsample_kl")
+def _(
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None,
+    prior_scale: Tensor | None,
+    rng_state: Tensor,
+    num_samples: int | None,
+    first_row: int,
+    stream: int,
+    kind: str,
+    event_ndim: int,
+) -> tuple[Tensor, Tensor]:
+    return _z_and_sums((), mean, scale, prior_mean, prior_scale, num_samples, event_ndim)
+
+
+@torch.library.register_fake("vae_ext::normal_rsample_kl_backward")
+def _(
+    grad_z: Tensor,
+    grad_kl: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None,
+    prior_scale: Tensor | None,
+    *rest: Any,
+) -> list[Tensor]:
+    return _gradients(rest[-1], mean, scale, prior_mean, prior_scale)
+
+
+@torch.library.register_fake("vae_ext::normal_rsample_log_ratio")
+def _(
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None,
+    prior_scale: Tensor | None,
+    rng_state: Tensor,
+    num_samples: int | None,
+    first_row: int,
+    stream: int,
+    kind: str,
+    event_ndim: int,
+) -> tuple[Tensor, Tensor]:
+    return _z_and_sums(_samples(num_samples), mean, scale, prior_mean, prior_scale, num_samples, event_ndim)
+
+
+@torch.library.register_fake("vae_ext::normal_rsample_log_ratio_backward")
+def _(
+    grad_z: Tensor,
+    grad_r: Tensor,
+    z: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None,
+    prior_scale: Tensor | None,
+    *rest: Any,
+) -> list[Tensor]:
+    return _gradients(rest[-1], mean, scale, prior_mean, prior_scale)

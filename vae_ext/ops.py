@@ -1,0 +1,390 @@
+"""The fused operators: sampling, KL and log-likelihoods of variational autoencoders.
+
+Shapes are written `[B, *E]`: `B` datapoints, `E` the dims of one datapoint's event, `L` samples of each datapoint, `S`
+any dims before the batch. Per-datapoint results are sums over the event, in nats, one for each datapoint, float32
+(float64 for float64 parameters); how they are averaged is the caller's business.
+
+What all operators have in common:
+
+* `event_ndim` says how many trailing dims are the event. Left out, it is one less than the fewest dims among `mean`,
+  `logits` and `x`. The dims before the event broadcast as torch broadcasts them, without being expanded in memory; the
+  dims of the event do not broadcast.
+* A Gaussian's scale is given as exactly one of `log_var`, `log_std`, `std` and `var`: a tensor like `mean`, one of the
+  event's shape `[*E]`, a 0-d tensor or a float. A prior's scale is given in the same parameterisation.
+* Parameters are float32, float64, bfloat16 or float16, all of one dtype. Half precision is computed and summed in
+  float32. Under autocast nothing is cast.
+* Strides before the event are free. An argument whose event is not dense in memory is copied once. Results are
+  contiguous.
+* Every operator is differentiable with respect to each floating argument, any number of times, and gradients of
+  broadcast arguments are summed in a fixed order: results are bitwise the same for any number of threads, any
+  instruction set and any batch that a datapoint stands in.
+* A wrong shape raises ValueError, a wrong dtype or kind of argument TypeError, a mix of devices RuntimeError.
+
+The noise of the samplers is a function of `rng_state` and of where an element stands, and never stored (docs/design.md,
+Noise). Without `rng_state` the state is drawn from torch's generator, so `torch.manual_seed` governs it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+from torch.autograd import forward_ad
+
+from vae_ext import _native, reference
+from vae_ext.arguments import Scale, ScaleKind, resolve_event_ndim, resolve_prior, resolve_scale
+
+_native.load()
+
+from vae_ext import fake as _fake  # noqa: E402, F401  (the shapes of what was just loaded)
+
+__all__ = [
+    "bernoulli_log_prob",
+    "make_rng_state",
+    "normal_kl",
+    "normal_log_prob",
+    "normal_rsample",
+    "normal_rsample_kl",
+    "normal_rsample_log_ratio",
+]
+
+_MAX_INT64 = 2**63 - 1
+
+
+def make_rng_state(generator: Generator | None = None, device: torch.device | str | None = None) -> Tensor:
+    """Draws the state of one use of noise, an int64 tensor `[seed, offset]`, from torch's generator.
+
+    Args:
+        generator: where to draw from; the default generator of `device` when left out.
+        device: where the state lives, which must be where the sampler's arguments are; the generator's when left out.
+
+    The same state gives the same noise, whatever the device, the number of threads or how a batch is split. Pass it to
+    a sampler as `rng_state` to draw again what was drawn, or inside `torch.compile`, which cannot trace a generator.
+    """
+    if generator is None:
+        return torch.randint(0, _MAX_INT64, (2,), dtype=torch.int64, device=device)
+    state = torch.randint(0, _MAX_INT64, (2,), dtype=torch.int64, device=generator.device, generator=generator)
+    return state if device is None else state.to(device)
+
+
+def normal_rsample(
+    mean: Tensor,
+    log_var: Scale | None = None,
+    num_samples: int | None = None,
+    *,
+    log_std: Scale | None = None,
+    std: Scale | None = None,
+    var: Scale | None = None,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    first_row: int = 0,
+    stream: int = 0,
+    event_ndim: int | None = None,
+) -> Tensor:
+    r"""Reparameterised samples of a diagonal Gaussian (Kingma & Welling 2013, section 2.4).
+
+    .. math:: z = \mu + \sigma \odot \epsilon, \qquad \epsilon \sim \mathcal{N}(0, I)
+
+    Args:
+        mean: `[B, *E]`.
+        log_var, log_std, std, var: the scale, exactly one of them.
+        num_samples: `L`, samples of each datapoint. Sample l is the same whatever L is.
+        generator: where to draw the state of the noise from; not together with `rng_state`.
+        rng_state: the state of the noise, from :func:`make_rng_state`.
+        first_row: the number of the first datapoint among all that share the state: two halves of a batch draw what the
+            whole would.
+        stream: set apart from other uses of the same state; 0 or more.
+        event_ndim: how many trailing dims are the event.
+
+    Returns:
+        z, `[B, *E]`, or `[L, B, *E]` with `num_samples`, of the dtype of `mean`. epsilon is a float32 number for every
+        dtype. Backward draws it again rather than keep it.
+
+    Raises:
+        ValueError: also where a counter would overflow: `first_row + B` and `L * ceil(elements / 4)` must not exceed
+            2**32.
+
+    Example::
+
+        z = normal_rsample(mean, log_var)
+        many = normal_rsample(mean, std=0.1, num_samples=50)
+    """
+    scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
+    ndim = resolve_event_ndim(event_ndim, mean=mean)
+    state = _rng_state(rng_state, generator, mean)
+    _check_counts(num_samples, first_row, stream)
+    scale = _like(scale, mean)
+    if _transformed():
+        epsilon = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
+        return reference.normal_rsample(mean, **{kind: scale}, num_samples=num_samples, event_ndim=ndim, epsilon=epsilon)
+    return torch.ops.vae_ext.normal_rsample(mean, scale, state, num_samples, first_row, stream, kind, ndim)
+
+
+def normal_kl(
+    mean: Tensor,
+    log_var: Scale | None = None,
+    prior_mean: Scale | None = None,
+    prior_log_var: Scale | None = None,
+    *,
+    log_std: Scale | None = None,
+    std: Scale | None = None,
+    var: Scale | None = None,
+    prior_log_std: Scale | None = None,
+    prior_std: Scale | None = None,
+    prior_var: Scale | None = None,
+    event_ndim: int | None = None,
+) -> Tensor:
+    r"""KL divergence of diagonal Gaussians, per datapoint (Kingma & Welling 2013, appendix B).
+
+    .. math:: D_{KL} = \tfrac12 \sum_j \left[ \frac{\sigma_j^2}{s_j^2} - 1 - \log \frac{\sigma_j^2}{s_j^2}
+              + \frac{(\mu_j - m_j)^2}{s_j^2} \right]
+
+    for the posterior :math:`\mathcal{N}(\mu, \sigma^2)` and the prior :math:`\mathcal{N}(m, s^2)`. Exact near the
+    prior, where the first three terms cancel.
+
+    Args:
+        mean: `[B, *E]`.
+        log_var, log_std, std, var: the posterior's scale, exactly one of them.
+        prior_mean: a tensor like a scale, or a float; 0 when left out.
+        prior_log_var, prior_log_std, prior_std, prior_var: the prior's scale, in the posterior's parameterisation; 1
+            when left out.
+        event_ndim: how many trailing dims are the event.
+
+    Returns:
+        The KL in nats, `[B]`.
+
+    Example::
+
+        loss = (normal_kl(mean, log_var) - log_likelihood).mean()
+    """
+    scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
+    prior_scale = resolve_prior(
+        kind, prior_log_var=prior_log_var, prior_log_std=prior_log_std, prior_std=prior_std, prior_var=prior_var
+    )
+    ndim = resolve_event_ndim(event_ndim, mean=mean)
+    scale, prior_mean, prior_scale = _like(scale, mean), _maybe_like(prior_mean, mean), _maybe_like(prior_scale, mean)
+    if _transformed():
+        priors = _prior_arguments(kind, prior_mean, prior_scale)
+        return reference.normal_kl(mean, **{kind: scale}, **priors, event_ndim=ndim)
+    return torch.ops.vae_ext.normal_kl(mean, scale, prior_mean, prior_scale, kind, ndim)
+
+
+def normal_rsample_kl(
+    mean: Tensor,
+    log_var: Scale | None = None,
+    num_samples: int | None = None,
+    *,
+    log_std: Scale | None = None,
+    std: Scale | None = None,
+    var: Scale | None = None,
+    prior_mean: Scale | None = None,
+    prior_log_var: Scale | None = None,
+    prior_log_std: Scale | None = None,
+    prior_std: Scale | None = None,
+    prior_var: Scale | None = None,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    first_row: int = 0,
+    stream: int = 0,
+    event_ndim: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Samples and their KL in one pass over the parameters: what SGVB estimator B (eq. 7) needs of a posterior.
+
+    Returns:
+        `(z, kl)`: z as :func:`normal_rsample` of the same arguments gives it, to the bit, and kl, `[B]`, as
+        :func:`normal_kl` does. The prior may not add batch dims to those of `mean` and the scale.
+
+    Arguments and errors are those of the two.
+
+    Example::
+
+        z, kl = normal_rsample_kl(*encoder(x).chunk(2, dim=-1))
+        bound = bernoulli_log_prob(decoder(z), x) - kl
+    """
+    scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
+    prior_scale = resolve_prior(
+        kind, prior_log_var=prior_log_var, prior_log_std=prior_log_std, prior_std=prior_std, prior_var=prior_var
+    )
+    ndim = resolve_event_ndim(event_ndim, mean=mean)
+    state = _rng_state(rng_state, generator, mean)
+    _check_counts(num_samples, first_row, stream)
+    scale, prior_mean, prior_scale = _like(scale, mean), _maybe_like(prior_mean, mean), _maybe_like(prior_scale, mean)
+    if _transformed():
+        epsilon = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
+        priors = _prior_arguments(kind, prior_mean, prior_scale)
+        return reference.normal_rsample_kl(
+            mean, **{kind: scale}, num_samples=num_samples, **priors, event_ndim=ndim, epsilon=epsilon
+        )
+    return torch.ops.vae_ext.normal_rsample_kl(
+        mean, scale, prior_mean, prior_scale, state, num_samples, first_row, stream, kind, ndim
+    )
+
+
+def normal_rsample_log_ratio(
+    mean: Tensor,
+    log_var: Scale | None = None,
+    num_samples: int | None = None,
+    *,
+    log_std: Scale | None = None,
+    std: Scale | None = None,
+    var: Scale | None = None,
+    prior_mean: Scale | None = None,
+    prior_log_var: Scale | None = None,
+    prior_log_std: Scale | None = None,
+    prior_std: Scale | None = None,
+    prior_var: Scale | None = None,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    first_row: int = 0,
+    stream: int = 0,
+    event_ndim: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Samples and the log ratio of prior to posterior at them: SGVB estimator A (Kingma & Welling 2013, eq. 6).
+
+    .. math:: r = \log p(z) - \log q(z \mid x), \qquad \mathbb{E}[r] = -D_{KL}
+
+    Returns:
+        `(z, r)`: z as :func:`normal_rsample` gives it, and r, `[B]` or `[L, B]`, of that z as it was rounded to its
+        dtype. Gradients of r are those through z with epsilon held fixed. The prior may not add batch dims to those of
+        `mean` and the scale.
+
+    Arguments and errors are those of :func:`normal_rsample` and :func:`normal_kl`.
+
+    Example::
+
+        z, r = normal_rsample_log_ratio(mean, log_var, num_samples=50)
+        log_weights = bernoulli_log_prob(decoder(z), x) + r
+        iwae_bound = log_weights.logsumexp(0) - math.log(50)
+    """
+    scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
+    prior_scale = resolve_prior(
+        kind, prior_log_var=prior_log_var, prior_log_std=prior_log_std, prior_std=prior_std, prior_var=prior_var
+    )
+    ndim = resolve_event_ndim(event_ndim, mean=mean)
+    state = _rng_state(rng_state, generator, mean)
+    _check_counts(num_samples, first_row, stream)
+    scale, prior_mean, prior_scale = _like(scale, mean), _maybe_like(prior_mean, mean), _maybe_like(prior_scale, mean)
+    if _transformed():
+        epsilon = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
+        priors = _prior_arguments(kind, prior_mean, prior_scale)
+        return reference.normal_rsample_log_ratio(
+            mean, **{kind: scale}, num_samples=num_samples, **priors, event_ndim=ndim, epsilon=epsilon
+        )
+    return torch.ops.vae_ext.normal_rsample_log_ratio(
+        mean, scale, prior_mean, prior_scale, state, num_samples, first_row, stream, kind, ndim
+    )
+
+
+def bernoulli_log_prob(logits: Tensor, x: Tensor, *, event_ndim: int | None = None) -> Tensor:
+    r"""Bernoulli log-likelihood from logits, per datapoint (Kingma & Welling 2013, appendix C.1).
+
+    .. math:: \log p(x \mid z) = \sum_j \left[ x_j l_j - \max(l_j, 0) - \log(1 + e^{-|l_j|}) \right]
+
+    Args:
+        logits: `[*S, B, *E]`, float32, float64, bfloat16 or float16.
+        x: `[B, *E]` (any of the two may carry S), of any floating dtype, bool or uint8 {0, 1}. Values in [0, 1] give
+            the likelihood the paper uses for grey images; outside, the formula extends linearly, unchecked.
+        event_ndim: how many trailing dims are the event.
+
+    Returns:
+        The log-likelihood in nats, `[*S, B]`. Exact when saturated, in low precision too.
+
+    Example::
+
+        # instead of -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+        log_likelihood = bernoulli_log_prob(logits, x)
+    """
+    ndim = resolve_event_ndim(event_ndim, logits=logits, x=x)
+    if _transformed():
+        return reference.bernoulli_log_prob(logits, x, event_ndim=ndim)
+    return torch.ops.vae_ext.bernoulli_log_prob(logits, x, ndim)
+
+
+def normal_log_prob(
+    mean: Tensor,
+    log_var: Scale | None = None,
+    x: Tensor | None = None,
+    *,
+    log_std: Scale | None = None,
+    std: Scale | None = None,
+    var: Scale | None = None,
+    event_ndim: int | None = None,
+) -> Tensor:
+    r"""Gaussian log-likelihood, per datapoint (Kingma & Welling 2013, appendix C.2).
+
+    .. math:: \log p(x \mid z) = -\tfrac12 \sum_j \left[ \log 2 \pi + \log \sigma_j^2
+              + \frac{(x_j - \mu_j)^2}{\sigma_j^2} \right]
+
+    Args:
+        mean: `[*S, B, *E]`.
+        log_var, log_std, std, var: the scale, exactly one of them.
+        x: `[B, *E]` (any of the two may carry S), of any floating dtype, bool or uint8.
+        event_ndim: how many trailing dims are the event.
+
+    Returns:
+        The log-likelihood in nats, `[*S, B]`.
+
+    Example::
+
+        log_likelihood = normal_log_prob(mean, x=x, std=0.1)
+    """
+    scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
+    if x is None:
+        raise TypeError("x was left out; expected a tensor")
+    ndim = resolve_event_ndim(event_ndim, mean=mean, x=x)
+    scale = _like(scale, mean)
+    if _transformed():
+        return reference.normal_log_prob(mean, x=x, **{kind: scale}, event_ndim=ndim)
+    return torch.ops.vae_ext.normal_log_prob(mean, scale, x, kind, ndim)
+
+
+def _transformed() -> bool:
+    """Is a torch.func transform or forward-mode AD under way?
+
+    A C++ autograd function takes part in neither; the eager reference does, on the same noise.
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _like(value: Scale, mean: Tensor) -> Tensor:
+    return value if isinstance(value, Tensor) else mean.new_full((), value)
+
+
+def _maybe_like(value: Scale | None, mean: Tensor) -> Tensor | None:
+    return None if value is None else _like(value, mean)
+
+
+def _prior_arguments(kind: ScaleKind, mean: Tensor | None, scale: Tensor | None) -> dict[str, Tensor | None]:
+    return {"prior_mean": mean, f"prior_{kind}": scale}
+
+
+def _rng_state(rng_state: Tensor | None, generator: Generator | None, mean: Tensor) -> Tensor:
+    if rng_state is None:
+        return make_rng_state(generator, mean.device)
+    if generator is not None:
+        raise ValueError("generator and rng_state were both given; expected at most one of them")
+    if not isinstance(rng_state, Tensor):
+        raise TypeError(f"rng_state is a {type(rng_state).__name__}; expected a tensor from make_rng_state")
+    return rng_state
+
+
+def _check_counts(num_samples: int | None, first_row: int, stream: int) -> None:
+    if num_samples is not None and (isinstance(num_samples, bool) or not isinstance(num_samples, (int, torch.SymInt))):
+        raise TypeError(f"num_samples is a {type(num_samples).__name__}; expected an int or None")
+    if isinstance(first_row, bool) or not isinstance(first_row, (int, torch.SymInt)):
+        raise TypeError(f"first_row is a {type(first_row).__name__}; expected an int")
+    if isinstance(stream, bool) or not isinstance(stream, int):
+        raise TypeError(f"stream is a {type(stream).__name__}; expected an int")
+
+
+def _epsilon(
+    mean: Tensor, scale: Tensor, state: Tensor, num_samples: int | None, first_row: int, stream: int, event_ndim: int
+) -> Tensor:
+    """The noise itself, as a constant: what the sampler would draw for a standard normal of this shape."""
+    batch = mean.shape[: mean.dim() - event_ndim]
+    if scale.dim() >= event_ndim:
+        batch = torch.broadcast_shapes(batch, scale.shape[: scale.dim() - event_ndim])
+    zeros = torch.zeros((*batch, *mean.shape[mean.dim() - event_ndim :]), dtype=torch.float32, device=mean.device)
+    epsilon: Tensor = torch.ops.vae_ext.normal_rsample(
+        zeros, zeros.new_ones(()), state, num_samples, first_row, stream, "std", event_ndim
+    )
+    return epsilon.to(mean.dtype)
