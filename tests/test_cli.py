@@ -1,0 +1,384 @@
+"""The command line: what a run leaves behind, and one sentence for whatever can be expected to fail."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from tests.test_datasets import write_mnist
+from vae_ext import __version__
+from vae_ext.aevb import TrainConfig, Trainer
+from vae_ext.aevb.run import RunDirectory, train
+from vae_ext.cli import app
+from vae_ext.datasets import load_dataset
+from vae_ext.progress import make_display
+
+SMALL = ("--samples", "3000", "--hidden", "16")
+PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
+COMMAND = (sys.executable, "-m", "vae_ext")
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def subprocess_run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *(str(argument) for argument in arguments)]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+
+
+def assert_one_sentence(result: Result | subprocess.CompletedProcess[str], message: str) -> None:
+    """One line on stderr that matches the message, a non-zero exit and no traceback."""
+    code = result.exit_code if isinstance(result, Result) else result.returncode
+    assert code == 1, result.stderr
+    assert re.fullmatch(rf"vae-ext: .*{message}.*\n", result.stderr), result.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small finished run."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    result = invoke("train", *SMALL, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert str(out) in result.output
+    return out
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_a_summary_that_agrees_with_its_metrics(finished: Path) -> None:
+    metrics = read_metrics(finished)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert [line["samples"] for line in metrics] == sorted({line["samples"] for line in metrics})
+    assert summary["samples"] == metrics[-1]["samples"] == 3000
+    for key in ("train_bound", "test_bound", "seconds"):
+        assert summary[key] == metrics[-1][key]
+    assert summary["train_config"]["hidden"] == 16
+    assert summary["model_config"] == {"data_dim": 64, "hidden_dim": 16, "latent_dim": 2}
+    assert summary["parameters"] == 64 * 16 + 16 + 16 * 4 + 4 + 2 * 16 + 16 + 16 * 64 + 64
+    assert metrics[-1]["test_bound"] > metrics[0]["test_bound"]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_run_leaves_pictures(finished: Path, name: str) -> None:
+    picture = imread(finished / name)[..., :3]
+    assert min(picture.shape[:2]) > 400
+    assert picture.std() > 0.05
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+
+
+def test_evaluate_repeats_the_held_out_bound(finished: Path) -> None:
+    result = invoke("evaluate", finished / "checkpoint.pt", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert report["bound"] == pytest.approx(summary["test_bound"], rel=1e-6)
+    assert (report["dataset"], report["datapoints"], report["trained_on_samples"]) == ("digits", 297, 3000)
+    assert 0.05 < report["standard_error"] < 1
+
+    sentence = invoke("evaluate", finished / "checkpoint.pt").stdout
+    assert f"bound {report['bound']:.3f} nats (standard error {report['standard_error']:.3f})" in sentence
+
+    other = json.loads(invoke("evaluate", finished / "checkpoint.pt", "--json", "--seed", 1).stdout)
+    assert 0 < abs(other["bound"] - report["bound"]) < 1
+
+
+def test_the_same_seed_gives_the_same_metrics(finished: Path, tmp_path: Path) -> None:
+    assert invoke("train", *SMALL, "--out", tmp_path).exit_code == 0
+    for ours, theirs in zip(read_metrics(tmp_path), read_metrics(finished), strict=True):
+        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+def test_a_second_run_moves_the_first_aside(tmp_path: Path) -> None:
+    assert invoke("train", *SMALL, "--out", tmp_path).exit_code == 0
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    second = invoke("train", *SMALL, "--seed", 1, "--out", tmp_path)
+    assert second.exit_code == 0
+    assert f"is now in {tmp_path / 'earlier-1'}" in second.output
+    assert {path.name: path.read_bytes() for path in (tmp_path / "earlier-1").iterdir()} == files
+    assert (tmp_path / "checkpoint.pt").read_bytes() != files["checkpoint.pt"]
+
+
+def test_a_rejected_run_leaves_the_earlier_one_in_place(finished: Path) -> None:
+    files = {path.name: path.read_bytes() for path in finished.iterdir()}
+    assert invoke("train", "--out", finished, "--batch-size", 5000).exit_code == 1
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == files
+
+
+def test_mnist_from_a_folder(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "data", train=200, test=40, side=10)
+    out = tmp_path / "out"
+    data = ("--dataset", "mnist", "--data-dir", tmp_path / "data")
+    result = invoke("train", *SMALL, "--latent", 3, "--out", out, *data)
+    assert result.exit_code == 0, result.output
+    # The manifold is that of two latents only.
+    assert {path.name for path in out.glob("*.png")} == set(PICTURES) - {"manifold.png"}
+    report = json.loads(invoke("evaluate", out / "checkpoint.pt", "--json", *data).stdout)
+    assert report["datapoints"] == 40
+
+
+def test_an_array_that_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("price_$.npy", np.random.default_rng(0).random((150, 7)))
+    result = invoke("train", *SMALL, "--dataset", "npy:price_$.npy")
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in Path("runs/price_$").glob("*.png")] == ["learning_curve.png"]
+    assert invoke("evaluate", "runs/price_$/checkpoint.pt").exit_code == 0
+
+
+@pytest.mark.parametrize("shape", [(30, 6, 5, 3), (30, 6, 5, 1), (5, 3, 3)], ids=["colour", "grey", "few"])
+def test_pictures_of_other_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).random(shape))
+    result = invoke(
+        "train", *SMALL, "--batch-size", 4, "--dataset", f"npy:{tmp_path}/data.npy", "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == set(PICTURES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--dataset", "cifar"), r"unknown dataset 'cifar': expected digits, mnist or npy:PATH"),
+        (("--dataset", "npy:absent.npy"), r"cannot read absent.npy: No such file"),
+        (("--dataset", "mnist", "--data-dir", "absent"), r"absent has no train-images-idx3-ubyte"),
+        (("--batch-size", 1501), r"digits has 1500 training datapoints, fewer than a minibatch of 1501"),
+        (("--optimizer", "lbfgs"), r"unknown optimizer 'lbfgs'"),
+        (("--samples", 0), r"samples is 0"),
+        (("--latent", -2), r"latent is -2"),
+        (("--hidden", 2**31), r"hidden is 2147483648"),
+        (("--lr", "nan"), r"lr is nan"),
+        (("--lr", "-0.1"), r"lr is -0.1"),
+        (("--seed", -1), r"seed is -1"),
+        (("--device", "tpu"), r"unknown device 'tpu': expected cpu, cuda or cuda:N"),
+        (("--lr", "1e30", "--optimizer", "sgd"), r"no longer finite .* give a smaller --lr"),
+    ],
+)
+def test_bad_training_options(tmp_path: Path, arguments: tuple[object, ...], message: str) -> None:
+    assert_one_sentence(invoke("train", *SMALL, "--out", tmp_path, *arguments), message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_that_is_not_a_number_is_a_usage_error() -> None:
+    result = invoke("train", "--lr", "fast")
+    assert result.exit_code == 2
+    assert "--lr" in result.stderr
+
+
+def test_nan_in_the_data(tmp_path: Path) -> None:
+    array = np.full((20, 4), 0.5)
+    array[1, 2] = np.nan
+    np.save(tmp_path / "data.npy", array)
+    result = subprocess_run("train", "--dataset", f"npy:{tmp_path}/data.npy", "--out", tmp_path / "out")
+    assert_one_sentence(result, r"data.npy holds NaN or infinite values: expected floats in \[0, 1\]")
+
+
+def test_a_truncated_idx_file(tmp_path: Path) -> None:
+    write_mnist(tmp_path, compress=False)
+    images = tmp_path / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:-5])
+    result = invoke("train", "--dataset", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "out")
+    assert_one_sentence(result, r"train-images-idx3-ubyte is truncated or corrupt")
+
+
+def test_an_output_folder_that_cannot_be_written_is_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        # So many samples that only a check before training answers in time.
+        result = invoke("train", "--samples", 2**31 - 1, "--out", out)
+        assert_one_sentence(result, "cannot write to the output folder .*file")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip_a_bit_of_the_weights(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    weights = torch.load(path, weights_only=True)["model"]["encoder.hidden.weight"].numpy().tobytes()
+    content[content.find(weights) + 1000] ^= 1
+    path.write_bytes(content)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_state_dict(path: Path) -> None:
+    torch.save(torch.nn.Linear(3, 4).state_dict(), path)
+
+
+def replace_by_list(path: Path) -> None:
+    torch.save([1, 2, 3], path)
+
+
+def change(path: Path, **entries: object) -> None:
+    torch.save(torch.load(path, weights_only=True) | entries, path)
+
+
+def claim_other_sizes(path: Path) -> None:
+    change(path, model_config={"data_dim": 64, "hidden_dim": 10**9, "latent_dim": 2})
+
+
+def forget_the_weights(path: Path) -> None:
+    change(path, model=None)
+
+
+def poison_the_weights(path: Path) -> None:
+    weights = torch.load(path, weights_only=True)["model"]
+    change(path, model={name: tensor * torch.nan for name, tensor in weights.items()})
+
+
+class Code:
+    """Creates a file named PWNED when unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, ("PWNED", "w")
+
+
+def hide_code_inside(path: Path) -> None:
+    torch.save(torch.load(path, weights_only=True) | {"dataset": Code()}, path)
+
+
+def replace_by_plain_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Code()))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (truncate, "is damaged or not a checkpoint"),
+        (empty, "is damaged or not a checkpoint"),
+        (flip_a_bit_of_the_weights, "is damaged or not a checkpoint"),
+        (replace_by_plain_pickle, "is damaged or not a checkpoint"),
+        (hide_code_inside, "holds pickled code"),
+        (remove, "cannot be read: No such file"),
+        (replace_by_folder, "cannot be read: Is a directory"),
+        (replace_by_state_dict, "is not a checkpoint of this version of vae-ext train"),
+        (replace_by_list, "is not a checkpoint of this version of vae-ext train"),
+        (claim_other_sizes, "is of another model"),
+        (forget_the_weights, "is of another model"),
+        (poison_the_weights, "gives a bound that is not finite"),
+    ],
+)
+def test_unusable_checkpoints(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Callable[[Path], None],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes((finished / "checkpoint.pt").read_bytes())
+    harm(checkpoint)
+    assert_one_sentence(invoke("evaluate", checkpoint), rf"checkpoint\.pt {message}")
+    assert not Path("PWNED").exists()
+
+
+def test_a_dataset_of_another_size_than_the_model(finished: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).random((10, 5)))
+    result = invoke("evaluate", finished / "checkpoint.pt", "--dataset", f"npy:{tmp_path}/data.npy")
+    assert_one_sentence(result, r"is a model of 64 values a datapoint, but npy:.*data.npy has 5")
+
+
+def test_evaluate_rejects_numbers_out_of_range(finished: Path) -> None:
+    assert_one_sentence(invoke("evaluate", finished / "checkpoint.pt", "--draws", 0), "draws is 0")
+
+
+def test_interrupting_keeps_what_was_saved(tmp_path: Path) -> None:
+    command = [*COMMAND, "train", "--samples", "5000000", "--batch-size", "1", "--hidden", "8"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    checkpoint = tmp_path / "checkpoint.pt"
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert re.fullmatch(
+        r"vae-ext: stopped after .* keeps the checkpoint of .* samples and its metrics\n", stderr
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "metrics.jsonl"}
+    assert invoke("evaluate", checkpoint).exit_code == 0
+
+
+def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    trainer = Trainer(load_dataset("digits"), TrainConfig(samples=3000, hidden=16), torch.device("cpu"))
+    with make_display(console, samples=3000) as display:
+        records = train(trainer, RunDirectory(tmp_path), display)
+    shown = screen.getvalue()
+    assert "100%" in shown
+    assert f"bound {records[-1].train_bound:.2f} nats, held-out {records[-1].test_bound:.2f}" in shown
+    assert re.search(r"[\d,]+ samples/s .*left", shown)
+
+
+def test_version_and_help() -> None:
+    result = subprocess_run("--version")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"vae-ext {__version__}\n"
+    for command in ("train", "evaluate", "doctor"):
+        assert invoke(command, "--help").exit_code == 0
+
+
+def test_doctor_finds_this_installation_healthy() -> None:
+    result = subprocess_run("doctor")
+    assert result.returncode == 0, result.stdout
+    for text in (f"{torch.__version__}", "cpu capability", "built: compiler", "bernoulli_log_prob agrees"):
+        assert text in result.stdout
+    assert "WRONG" not in result.stdout
+
+
+def test_doctor_explains_a_native_library_that_does_not_load(tmp_path: Path) -> None:
+    result = subprocess_run("doctor", VAE_EXT_LIBRARY=str(tmp_path / "absent.so"))
+    assert result.returncode == 1, result.stderr
+    assert re.search(r"WRONG native library +.*VAE_EXT_LIBRARY.*absent\.so", result.stdout)
+    assert "mend it: " in result.stdout
+    assert result.stderr == ""
+
+
+def test_training_without_a_native_library_is_one_sentence(tmp_path: Path) -> None:
+    result = subprocess_run("train", *SMALL, "--out", tmp_path, VAE_EXT_LIBRARY=str(tmp_path / "absent.so"))
+    assert_one_sentence(result, r"absent\.so.*`vae-ext doctor` says")
+
+
+def test_doctor_notices_a_wrong_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vae_ext import ops
+
+    right = ops.bernoulli_log_prob
+    monkeypatch.setattr(ops, "bernoulli_log_prob", lambda logits, x: 1.001 * right(logits, x))
+    result = invoke("doctor")
+    assert result.exit_code == 1
+    assert re.search(r"WRONG +self-check +bernoulli_log_prob is off by", result.stdout)

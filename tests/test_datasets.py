@@ -1,0 +1,259 @@
+"""Datasets: what they hold, and what they say of files that are not what they should be."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from vae_ext import datasets
+from vae_ext.datasets import load_dataset, read_idx
+from vae_ext.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_mnist(folder: Path, train: int = 30, test: int = 12, side: int = 6, compress: bool = True) -> None:
+    """Four IDX files shaped like MNIST's, of random bytes."""
+    folder.mkdir(exist_ok=True)
+    for prefix, count in (("train", train), ("t10k", test)):
+        for name, shape in (("images-idx3", (count, side, side)), ("labels-idx1", (count,))):
+            content = idx_bytes(RNG.integers(0, 10 if len(shape) == 1 else 256, shape))
+            path = folder / f"{prefix}-{name}-ubyte"
+            if compress:
+                path.with_name(path.name + ".gz").write_bytes(gzip.compress(content))
+            else:
+                path.write_bytes(content)
+
+
+def test_digits_are_sklearns_split_once_for_all() -> None:
+    data = load_dataset("digits")
+    assert data.train.shape == (1500, 64)
+    assert data.test.shape == (297, 64)
+    assert data.train.dtype == torch.uint8
+    assert data.event_shape == (8, 8)
+    rows = torch.cat([data.decode(data.train), data.decode(data.test)]).double().numpy()
+    expected = load_digits().data / 16
+    assert np.array_equal(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)])
+    assert torch.equal(data.test, load_dataset("digits").test)
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_mnist_files_gzipped_or_not(tmp_path: Path, compress: bool) -> None:
+    write_mnist(tmp_path, compress=compress)
+    data = load_dataset("mnist", tmp_path)
+    suffix = ".gz" if compress else ""
+    expected = read_idx(tmp_path / f"t10k-images-idx3-ubyte{suffix}").reshape(12, 36)
+    assert data.test.dtype == torch.uint8
+    assert np.array_equal(data.test.numpy(), expected)
+    torch.testing.assert_close(data.decode(data.test).double(), torch.from_numpy(expected / 255))
+    assert data.train.shape == (30, 36)
+    assert data.event_shape == (6, 6)
+
+
+GOOD = idx_bytes(RNG.integers(0, 256, (5, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an IDX file"),
+        (GOOD[:3], "not an IDX file"),
+        (b"\x89PNG" + GOOD, "not an IDX file"),
+        (GOOD[:2] + b"\x0d" + GOOD[3:], "IDX type 0x0d"),
+        (GOOD[:10], "truncated or corrupt"),
+        (GOOD[:-1], "75 bytes, but its header promises 76"),
+        (GOOD + b"\0", "77 bytes, but its header promises 76"),
+        (b"\0\0\x08\0" + b"\0", "truncated or corrupt"),
+        (b"\0\0\x08\x03" + b"\xff" * 12 + GOOD, "truncated or corrupt"),
+        (gzip.compress(GOOD)[:-9], "truncated or corrupt"),
+        (gzip.compress(GOOD)[:30] + b"\xff\xff" + gzip.compress(GOOD)[32:], "truncated or corrupt"),
+    ],
+)
+def test_a_damaged_idx_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_idx(path)
+    assert str(path) in str(caught.value)
+
+
+def test_idx_round_trip(tmp_path: Path) -> None:
+    array = RNG.integers(0, 256, (2, 3, 4, 5)).astype(np.uint8)
+    (tmp_path / "a").write_bytes(idx_bytes(array))
+    assert np.array_equal(read_idx(tmp_path / "a"), array)
+
+
+def remove_labels(folder: Path) -> None:
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+
+
+def lose_a_label(folder: Path) -> None:
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros(29))))
+
+
+def enlarge_test_images(folder: Path) -> None:
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros((12, 7, 7)))))
+
+
+def swap_images_and_labels(folder: Path) -> None:
+    labels = (folder / "train-labels-idx1-ubyte.gz").read_bytes()
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(labels)
+
+
+def empty_test_set(folder: Path) -> None:
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros((0, 6, 6)))))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (remove_labels, "has no t10k-labels-idx1-ubyte, gzipped or not"),
+        (lose_a_label, "30 images but .* 29 labels"),
+        (enlarge_test_images, "7 x 7 pixels, but .* 6 x 6"),
+        (swap_images_and_labels, r"dimensions \[30\]: expected 3 of them"),
+        (empty_test_set, "none 0"),
+    ],
+)
+def test_mnist_files_that_do_not_belong_together(
+    tmp_path: Path, harm: Callable[[Path], None], message: str
+) -> None:
+    write_mnist(tmp_path)
+    harm(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load_dataset("mnist", tmp_path)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A local server of small MNIST-like files that stands in for the real one, and an empty cache."""
+    folder = tmp_path / "served"
+    write_mnist(folder)
+    handler = partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(datasets, "MNIST_URL", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield folder
+        server.shutdown()
+
+
+def test_mnist_is_downloaded_checked_and_kept(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in mirror.iterdir()}
+    monkeypatch.setattr(datasets, "MNIST_SHA256", {name: sums[name] for name in datasets.MNIST_SHA256})
+    downloaded = load_dataset("mnist")
+    assert torch.equal(downloaded.train, load_dataset("mnist", mirror).train)
+    for path in mirror.iterdir():
+        path.unlink()
+    assert torch.equal(load_dataset("mnist").train, downloaded.train)
+
+
+def test_a_download_with_a_wrong_checksum_is_refused(mirror: Path) -> None:
+    with pytest.raises(UserError, match=r"the checksum is wrong.*--data-dir"):
+        load_dataset("mnist")
+
+
+def test_a_download_that_fails_names_the_way_out(mirror: Path) -> None:
+    (mirror / "train-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(UserError, match=r"cannot download http.*--data-dir"):
+        load_dataset("mnist")
+
+
+def save_npy(folder: Path, array: np.ndarray) -> str:
+    np.save(folder / "data.npy", array)
+    return f"npy:{folder / 'data.npy'}"
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype"),
+    [
+        (RNG.random((20, 3, 4)), torch.float32),
+        (RNG.random((20, 12)).astype(np.float16), torch.float32),
+        (np.asfortranarray(RNG.random((20, 12)).astype(">f4")), torch.float32),
+        (RNG.integers(0, 256, (20, 3, 4)).astype(np.uint8), torch.uint8),
+        (RNG.integers(0, 2, (20, 12)).astype(np.uint8), torch.uint8),
+        (RNG.integers(0, 2, (20, 12)).astype(bool), torch.uint8),
+    ],
+    ids=["float64", "float16", "big-endian Fortran", "bytes", "binary", "bool"],
+)
+def test_npy_keeps_every_row(tmp_path: Path, array: np.ndarray, dtype: torch.dtype) -> None:
+    data = load_dataset(save_npy(tmp_path, array))
+    assert data.train.dtype == dtype
+    assert len(data.train) == 18
+    assert data.event_shape == array.shape[1:]
+    rows = torch.cat([data.decode(data.train), data.decode(data.test)])
+    expected = array.reshape(20, 12).astype(np.float64) / (255 if array.max() > 1 else 1)
+    np.testing.assert_allclose(sorted(rows.tolist()), sorted(expected.tolist()), rtol=1e-6)
+
+
+def with_value(value: float) -> np.ndarray:
+    array = RNG.random((10, 4))
+    array[3, 2] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (with_value(np.nan), "NaN or infinite"),
+        (with_value(np.inf), "NaN or infinite"),
+        (with_value(1.5), r"from .* to 1.5"),
+        (with_value(-0.25), r"from -0.25 to"),
+        (np.zeros((10, 4), dtype=np.int64), "holds int64"),
+        (np.zeros((10, 4), dtype=np.complex64), "holds complex64"),
+        (np.zeros(10), r"shape \[10\]"),
+        (np.zeros((0, 4)), r"shape \[0, 4\]"),
+        (np.zeros((1, 4)), r"shape \[1, 4\]"),
+        (np.zeros((4, 0)), r"shape \[4, 0\]"),
+    ],
+)
+def test_npy_with_unusable_values(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_dataset(save_npy(tmp_path, array))
+
+
+def test_npy_files_that_are_no_plain_array(tmp_path: Path) -> None:
+    objects = save_npy(tmp_path, np.zeros((10, 4)))
+    path = tmp_path / "data.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"not a whole \.npy file"):
+        load_dataset(objects)
+    np.save(path, np.array([[{}], [{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"not a whole \.npy file"):
+        load_dataset(objects)
+    with path.open("wb") as file:
+        np.savez(file, a=np.zeros(3))
+    with pytest.raises(UserError, match="npz archive"):
+        load_dataset(objects)
+    path.write_bytes(b"PK\x03\x04 but no archive")
+    with pytest.raises(UserError, match=r"not a whole \.npy file"):
+        load_dataset(objects)
+    path.unlink()
+    with pytest.raises(UserError, match=r"cannot read .*: No such file"):
+        load_dataset(objects)
+
+
+@pytest.mark.parametrize("name", ["cifar", "", "npy", "Digits"])
+def test_an_unknown_dataset_lists_the_known(name: str) -> None:
+    with pytest.raises(UserError, match=r"unknown dataset .*: expected digits, mnist or npy:PATH"):
+        load_dataset(name)

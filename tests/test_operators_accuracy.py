@@ -1,0 +1,149 @@
+"""Values and gradients against float64, at ordinary and at extreme inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import mpmath
+import pytest
+import torch
+from torch import Tensor
+
+import vae_ext
+from tests import accuracy
+from tests.cases import CASES, OPERATORS, SCALE_KINDS, Case, as_tuple, from_log_var, select
+from vae_ext.arguments import ScaleKind
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=_dtype_name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_values_and_gradients_are_accurate(case: Case, dtype: torch.dtype) -> None:
+    if dtype == torch.float16 and case.values in ("extreme", "saturated"):
+        pytest.skip("float16 does not hold these values")
+    accuracy.check(case, case.make(dtype=dtype, requires_grad=True))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_results_are_float32_or_float64(operator: str) -> None:
+    case = select(operator, num_samples=None)[0]
+    for dtype in DTYPES:
+        outputs = as_tuple(case.ours(**case.make(dtype=dtype)))
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        expected = (dtype, wide)[-len(outputs) :] if case.is_sampler and len(outputs) == 2 else (wide,)
+        if operator == "normal_rsample":
+            expected = (dtype,)
+        assert tuple(output.dtype for output in outputs) == expected
+        assert all(output.is_contiguous() for output in outputs)
+
+
+@pytest.mark.parametrize("kind", SCALE_KINDS)
+def test_kl_near_collapse_keeps_its_digits(kind: ScaleKind) -> None:
+    generator = torch.Generator().manual_seed(0)
+    log_var = 1e-4 * torch.randn(16, 64, generator=generator)
+    mean = 1e-5 * torch.randn(16, 64, generator=generator)
+    scale = from_log_var(log_var, kind)
+    kwargs: dict[str, Any] = {kind: scale}
+    kl = vae_ext.normal_kl(mean, **kwargs)
+    for row in range(3):
+        exact = mpmath.fsum(
+            (_exact_log_var_term(s, kind) + mpmath.mpf(m) ** 2) / 2
+            for m, s in zip(mean[row].tolist(), scale[row].tolist(), strict=True)
+        )
+        assert kl[row].item() == pytest.approx(float(exact), rel=1e-2)
+
+
+def _exact_log_var_term(scale: float, kind: str) -> mpmath.mpf:
+    with mpmath.workdps(50):
+        s = mpmath.mpf(scale)
+        v = {"log_var": s, "log_std": 2 * s, "std": 2 * mpmath.log(s), "var": mpmath.log(s)}[kind]
+        return mpmath.expm1(v) - v
+
+
+@pytest.mark.parametrize("size", [1, 15, 64, 784, 5000])
+@pytest.mark.parametrize("logit", [17.0, 25.0, 60.0])
+def test_saturated_bernoulli_keeps_what_is_left(size: int, logit: float) -> None:
+    """Where x agrees with a saturated logit, -log p is as small as exp(-|logit|), and must not be lost."""
+    x = (torch.arange(size) % 2).float().expand(3, size)
+    logits = logit * (2 * x - 1)
+    expected = -size * math.log1p(math.exp(-logit))
+    torch.testing.assert_close(
+        vae_ext.bernoulli_log_prob(logits, x), torch.full((3,), expected), rtol=1e-5, atol=0.0
+    )
+
+
+def test_bernoulli_extends_linearly_outside_the_unit_interval() -> None:
+    logits = torch.tensor([[0.5, -2.0, 30.0]])
+    x = torch.tensor([[-1.0, 2.5, 7.0]])
+    expected = (x.double() * logits.double() - torch.nn.functional.softplus(logits.double())).sum(-1)
+    torch.testing.assert_close(vae_ext.bernoulli_log_prob(logits, x).double(), expected, rtol=1e-6, atol=0.0)
+
+
+NONFINITE_CASES = [
+    Case("bernoulli_log_prob", {"logits": (6, 83), "x": (6, 83)}),
+    Case("normal_log_prob", {"mean": (6, 83), "scale": (6, 83), "x": (6, 83)}),
+    *(
+        Case(
+            operator, {"mean": (6, 83), "scale": (6, 83), "prior_mean": (6, 83), "prior_scale": (6, 83)}, kind
+        )
+        for operator in ("normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio")
+        for kind in SCALE_KINDS
+    ),
+    Case("normal_rsample", {"mean": (6, 83), "scale": (6, 83)}),
+]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=_dtype_name)
+@pytest.mark.parametrize("case", NONFINITE_CASES, ids=lambda case: case.id)
+def test_nan_and_inf_come_out_where_they_went_in(case: Case, dtype: torch.dtype, value: float) -> None:
+    clean = as_tuple(case.ours(**case.make(dtype=dtype)))
+    for name in case.differentiable:
+        kwargs = case.make(dtype=dtype)
+        kwargs[name][4, 77] = value
+        outputs, expected = as_tuple(case.ours(**kwargs)), as_tuple(case.reference(**kwargs))
+        for output, wanted, without in zip(outputs, expected, clean, strict=True):
+            others = torch.arange(6) != 4
+            assert torch.equal(output[others], without[others]), name
+            if math.isnan(value):
+                assert torch.equal(output.isnan(), wanted.isnan()), name
+            elif not wanted.isfinite().all():
+                assert not output[4].isfinite().all(), name
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("case", NONFINITE_CASES, ids=lambda case: case.id)
+def test_gradients_are_nan_where_eager_ones_are(case: Case, value: float) -> None:
+    for name in case.differentiable:
+        kwargs, wide = _with_value(case, name, value), _with_value(case, name, value)
+        names = case.differentiable
+        for actual, expected in zip(
+            _sum_gradients(case.ours(**kwargs), [kwargs[n] for n in names]),
+            _sum_gradients(case.reference(**wide), [wide[n] for n in names]),
+            strict=True,
+        ):
+            if math.isnan(value):
+                assert torch.equal(actual.isnan(), expected.isnan()), name
+            mask = torch.ones(6, 83, dtype=torch.bool)
+            mask[4, 77] = False
+            assert actual[mask].isfinite().all(), name
+
+
+def _with_value(case: Case, name: str, value: float) -> dict[str, Any]:
+    kwargs = case.make()
+    kwargs[name][4, 77] = value
+    for differentiable in case.differentiable:
+        kwargs[differentiable].requires_grad_()
+    return kwargs
+
+
+def _sum_gradients(outputs: Any, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    return torch.autograd.grad([output.sum() for output in as_tuple(outputs)], inputs)

@@ -1,0 +1,202 @@
+"""Bad arguments: one sentence that names the argument, before any work."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+
+import vae_ext
+from tests.cases import OPERATORS, SAMPLERS, Case
+
+NORMAL_OPERATORS = (*SAMPLERS, "normal_kl", "normal_log_prob")
+WITH_PRIOR = ("normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio")
+ERRORS = (ValueError, TypeError, RuntimeError)
+# In place of an argument's value: leave it out.
+MISSING = object()
+
+
+def _case(operator: str, shape: tuple[int, ...] = (4, 5)) -> Case:
+    roles = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
+    return Case(operator, dict.fromkeys(roles.get(operator, ("mean", "scale")), shape))
+
+
+def _assert_rejected(operator: str, *words: str, **changes: Any) -> None:
+    """The operator, its arguments changed so, raises a sentence with all of `words`."""
+    kwargs = {
+        name: value for name, value in (_case(operator).make() | changes).items() if value is not MISSING
+    }
+    with pytest.raises(ERRORS) as caught:
+        getattr(vae_ext, operator)(**kwargs)
+    message = str(caught.value)
+    for word in words:
+        assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", message), f"{word!r} is not named in: {message}"
+    assert "INTERNAL ASSERT" not in message
+    assert "\n" not in message.strip(), message
+
+
+@pytest.mark.parametrize("operator", NORMAL_OPERATORS)
+class TestParameterisation:
+    def test_none(self, operator: str) -> None:
+        _assert_rejected(operator, "log_var", "log_std", "std", "var", log_var=MISSING)
+
+    def test_two(self, operator: str) -> None:
+        _assert_rejected(operator, "log_var", "std", std=torch.ones(4, 5))
+
+    def test_two_keywords(self, operator: str) -> None:
+        _assert_rejected(operator, "log_std", "var", log_var=MISSING, log_std=0.0, var=1.0)
+
+
+@pytest.mark.parametrize("operator", WITH_PRIOR)
+class TestPrior:
+    def test_in_another_parameterisation(self, operator: str) -> None:
+        _assert_rejected(operator, "prior_log_var", "prior_std", prior_std=torch.ones(4, 5))
+
+    def test_in_two_parameterisations(self, operator: str) -> None:
+        _assert_rejected(
+            operator, "prior_log_var", "prior_var", prior_log_var=torch.ones(4, 5), prior_var=1.0
+        )
+
+    @pytest.mark.parametrize("name", ["prior_mean", "prior_log_var"])
+    def test_shape(self, operator: str, name: str) -> None:
+        _assert_rejected(operator, name, "6", "5", **{name: torch.zeros(4, 6)})
+
+    @pytest.mark.parametrize("name", ["prior_mean", "prior_log_var"])
+    def test_batch(self, operator: str, name: str) -> None:
+        _assert_rejected(operator, name, "3", "4", **{name: torch.zeros(3, 5)})
+
+    @pytest.mark.parametrize("name", ["prior_mean", "prior_log_var"])
+    def test_dtype(self, operator: str, name: str) -> None:
+        _assert_rejected(operator, name, **{name: torch.zeros(4, 5, dtype=torch.float64)})
+        _assert_rejected(operator, name, **{name: torch.zeros(4, 5, dtype=torch.int64)})
+
+    @pytest.mark.parametrize("name", ["prior_mean", "prior_log_var"])
+    def test_device(self, operator: str, name: str) -> None:
+        _assert_rejected(operator, name, "meta", "cpu", **{name: torch.zeros(4, 5, device="meta")})
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+class TestTensors:
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+    def test_parameters_are_floating(self, operator: str, dtype: torch.dtype) -> None:
+        for name in _case(operator).differentiable:
+            if name != "x":
+                _assert_rejected(operator, name, **{name: torch.ones(4, 5, dtype=dtype)})
+
+    def test_x_is_real(self, operator: str) -> None:
+        if "x" in _case(operator).shapes:
+            _assert_rejected(operator, "x", x=torch.ones(4, 5, dtype=torch.complex64))
+
+    @pytest.mark.parametrize("value", [[[0.0] * 5] * 4, "zero"])
+    def test_first_is_a_tensor(self, operator: str, value: Any) -> None:
+        name = _case(operator).differentiable[0]
+        _assert_rejected(operator, name, **{name: value})
+
+    def test_x_is_a_tensor(self, operator: str) -> None:
+        if "x" in _case(operator).shapes:
+            _assert_rejected(operator, "x", x=[[0.0] * 5] * 4)
+            _assert_rejected(operator, "x", x=None)
+
+    def test_events_are_equal(self, operator: str) -> None:
+        for name in _case(operator).differentiable[1:]:
+            _assert_rejected(operator, name, "6", "5", **{name: torch.ones(4, 6)})
+            _assert_rejected(operator, name, "1", "5", **{name: torch.ones(4, 1)})
+
+    def test_batches_broadcast(self, operator: str) -> None:
+        for name in _case(operator).differentiable[1:]:
+            _assert_rejected(operator, name, "3", "4", **{name: torch.ones(3, 5)})
+
+    def test_dtypes_are_equal(self, operator: str) -> None:
+        for name in _case(operator).differentiable[1:]:
+            if name != "x":
+                _assert_rejected(operator, name, **{name: torch.ones(4, 5, dtype=torch.float64)})
+                _assert_rejected(operator, name, **{name: torch.ones(4, 5, dtype=torch.bfloat16)})
+
+    def test_devices_are_equal(self, operator: str) -> None:
+        for name in _case(operator).differentiable[1:]:
+            _assert_rejected(operator, name, "meta", "cpu", **{name: torch.ones(4, 5, device="meta")})
+
+    def test_layout_is_dense(self, operator: str) -> None:
+        name = _case(operator).differentiable[0]
+        _assert_rejected(operator, name, **{name: torch.ones(4, 5).to_sparse()})
+
+    def test_there_is_a_batch(self, operator: str) -> None:
+        name = _case(operator).differentiable[0]
+        _assert_rejected(operator, name, **{name: torch.tensor(1.0)})
+
+    @pytest.mark.parametrize("event_ndim", [-1, 3, 1.5, "1"])
+    def test_event_ndim(self, operator: str, event_ndim: Any) -> None:
+        _assert_rejected(operator, "event_ndim", event_ndim=event_ndim)
+
+
+@pytest.mark.parametrize("operator", SAMPLERS)
+class TestNoise:
+    @pytest.mark.parametrize("num_samples", [0, -1, 1.5, "2"])
+    def test_num_samples(self, operator: str, num_samples: Any) -> None:
+        _assert_rejected(operator, "num_samples", num_samples=num_samples)
+
+    @pytest.mark.parametrize(
+        "rng_state",
+        [
+            torch.zeros(3, dtype=torch.int64),
+            torch.zeros((), dtype=torch.int64),
+            torch.zeros(1, 2, dtype=torch.int64),
+            torch.zeros(2, dtype=torch.int32),
+            torch.zeros(2),
+            torch.zeros(2, dtype=torch.int64, device="meta"),
+            (1, 2),
+        ],
+        ids=str,
+    )
+    def test_rng_state(self, operator: str, rng_state: Any) -> None:
+        _assert_rejected(operator, "rng_state", rng_state=rng_state)
+
+    def test_two_sources(self, operator: str) -> None:
+        _assert_rejected(operator, "generator", "rng_state", generator=torch.Generator())
+
+    @pytest.mark.parametrize("generator", [0, "cpu"])
+    def test_generator(self, operator: str, generator: Any) -> None:
+        _assert_rejected(operator, "generator", rng_state=MISSING, generator=generator)
+
+    @pytest.mark.parametrize("first_row", [-1, 2**32, 2**32 - 3, 2**62, 0.5])
+    def test_first_row(self, operator: str, first_row: Any) -> None:
+        """The last of the four rows must fit 32 bits."""
+        _assert_rejected(operator, "first_row", first_row=first_row)
+
+    def test_last_row(self, operator: str) -> None:
+        kwargs = _case(operator).make()
+        getattr(vae_ext, operator)(**kwargs | {"first_row": 2**32 - 4})
+
+    def test_too_many_samples(self, operator: str) -> None:
+        """Five elements take two counters: 2^31 samples take all there are, and one more is too many."""
+        _assert_rejected(operator, "num_samples", num_samples=2**31 + 1)
+
+    @pytest.mark.parametrize("stream", [0.5, "0"])
+    def test_stream(self, operator: str, stream: Any) -> None:
+        _assert_rejected(operator, "stream", stream=stream)
+
+
+def test_scales_and_priors_are_tensors_or_numbers() -> None:
+    for operator in NORMAL_OPERATORS:
+        _assert_rejected(operator, "log_var", log_var="1")
+    for operator in WITH_PRIOR:
+        _assert_rejected(operator, "prior_mean", prior_mean="1")
+        _assert_rejected(operator, "prior_log_var", prior_log_var="1")
+
+
+@pytest.mark.parametrize("operator", SAMPLERS)
+def test_the_same_mistakes_are_found_under_transforms(operator: str) -> None:
+    kwargs = _case(operator).make() | {"log_var": torch.ones(4, 6)}
+    mean = kwargs.pop("mean")
+    with pytest.raises(ERRORS, match="log_var"):
+        torch.func.grad(lambda mean: getattr(vae_ext, operator)(mean, **kwargs)[0].sum())(mean)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_float_scales_are_not_checked_for_their_value(value: float) -> None:
+    """A NaN that went in comes out; it is no bad argument."""
+    kl = vae_ext.normal_kl(torch.zeros(3, 4), value)
+    assert not kl.isfinite().any()

@@ -1,0 +1,93 @@
+"""Peak memory: a forward allocates its output; forward and backward, that and the gradients asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from tests.cases import Case, as_tuple, cotangents
+
+# For counters, partial sums and the like, whatever the size of the tensors.
+SLACK = 64 * 1024
+
+CASES = [
+    Case("bernoulli_log_prob", {"logits": (512, 784), "x": (512, 784)}, x_dtype=torch.uint8),
+    Case("bernoulli_log_prob", {"logits": (4, 128, 784), "x": (128, 784)}, x_dtype=torch.uint8),
+    Case("bernoulli_log_prob", {"logits": (2, 300_000), "x": (2, 300_000)}, x_dtype=torch.bool),
+    Case("normal_log_prob", {"mean": (512, 784), "scale": (512, 784), "x": (512, 784)}, x_dtype=torch.uint8),
+    Case("normal_kl", {"mean": (4096, 64), "scale": (4096, 64)}),
+    Case(
+        "normal_kl",
+        {"mean": (4096, 64), "scale": (4096, 64), "prior_mean": (64,), "prior_scale": (64,)},
+        "std",
+    ),
+    Case("normal_rsample", {"mean": (4096, 64), "scale": (4096, 64)}),
+    Case("normal_rsample", {"mean": (4096, 64), "scale": (4096, 64)}, num_samples=4),
+    Case("normal_rsample_kl", {"mean": (4096, 64), "scale": (4096, 64)}),
+    Case("normal_rsample_kl", {"mean": (4096, 64), "scale": (4096, 64)}, num_samples=4),
+    Case("normal_rsample_log_ratio", {"mean": (4096, 64), "scale": (4096, 64)}),
+    Case("normal_rsample_log_ratio", {"mean": (4096, 64), "scale": (4096, 64)}, num_samples=4),
+]
+
+
+def _peak(function: Callable[[], Any]) -> tuple[int, Any]:
+    """The most bytes that torch had allocated at once while `function` ran, and what it returned."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = function()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    allocated = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        allocated += event.nbytes()
+        peak = max(peak, allocated)
+    return peak, result
+
+
+def _nbytes(tensors: tuple[Tensor, ...]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def test_the_measure_sees_a_temporary() -> None:
+    tensor = torch.zeros(100_000)
+    peak, _ = _peak(lambda: (tensor + 1).square().sum())
+    assert peak >= 2 * tensor.nbytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_forward_allocates_its_output(case: Case, dtype: torch.dtype) -> None:
+    kwargs = case.make(dtype=dtype, requires_grad=True)
+    peak, result = _peak(lambda: case.ours(**kwargs))
+    assert peak <= _nbytes(as_tuple(result)) + SLACK
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_forward_and_backward_allocate_output_and_gradients(case: Case, dtype: torch.dtype) -> None:
+    kwargs = case.make(dtype=dtype, requires_grad=True)
+    inputs = [kwargs[name] for name in case.differentiable]
+    grads = cotangents(as_tuple(case.ours(**kwargs)))
+
+    def forward_and_backward() -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        outputs = as_tuple(case.ours(**kwargs))
+        return outputs, torch.autograd.grad(outputs, inputs, grads)
+
+    peak, (outputs, gradients) = _peak(forward_and_backward)
+    new = tuple(
+        gradient for gradient in gradients if all(gradient.data_ptr() != grad.data_ptr() for grad in grads)
+    )
+    assert peak <= _nbytes(outputs) + _nbytes(new) + SLACK
+
+
+def test_a_gradient_that_is_not_wanted_is_not_allocated() -> None:
+    case = Case("normal_log_prob", {"mean": (512, 784), "scale": (512, 784), "x": (512, 784)})
+    kwargs = case.make()
+    kwargs["mean"].requires_grad_()
+    outputs = as_tuple(case.ours(**kwargs))
+    grads = cotangents(outputs)
+    peak, _ = _peak(lambda: torch.autograd.grad(outputs, kwargs["mean"], grads))
+    assert peak <= kwargs["mean"].nbytes + SLACK

@@ -1,0 +1,244 @@
+"""The command line: `vae-ext train | evaluate | doctor`.
+
+What needs torch is imported inside the commands: `--help` stays quick, and `doctor` works without it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from vae_ext import __version__
+from vae_ext.doctor import INSTALL_TRAINING, examine
+from vae_ext.errors import UserError
+from vae_ext.train_config import OPTIMIZERS, TrainConfig
+
+try:
+    import typer
+    from rich.console import Console
+    from typer.core import TyperGroup
+except ModuleNotFoundError as error:
+    raise SystemExit(f"vae-ext: {error}: the command line needs {INSTALL_TRAINING}") from None
+
+if TYPE_CHECKING:
+    import torch
+
+    from vae_ext.aevb import Trainer
+    from vae_ext.aevb.run import RunDirectory
+
+INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """Turns expected failures into one sentence on stderr and a non-zero exit."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            message = str(error)
+        except ImportError as error:
+            message = f"{error} (`vae-ext doctor` says what is missing and how to mend it)"
+        except OSError as error:
+            message = f"cannot use {error.filename}: {error.strerror}"
+        except (MemoryError, RuntimeError) as error:
+            if "memory" not in str(error):
+                raise
+            message = "there is not enough memory: give a smaller --hidden, --batch-size or --draws"
+        typer.echo(f"vae-ext: {message}", err=True)
+        raise typer.Exit(1)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Auto-Encoding Variational Bayes on fused operators.",
+)
+
+DatasetOption = Annotated[str, typer.Option(help="digits, mnist, or npy:PATH, an array [N, ...] in [0, 1].")]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(help="The folder of MNIST's four IDX files; downloaded to your cache when not given."),
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+
+
+def main() -> None:
+    app(prog_name="vae-ext")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vae-ext {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    dataset: DatasetOption = "digits",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder to write to; runs/<dataset> when not given.", show_default=False),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Training samples to see.")] = TrainConfig.samples,
+    batch_size: Annotated[int, typer.Option(help="Datapoints in a minibatch (M).")] = TrainConfig.batch_size,
+    latent: Annotated[
+        int, typer.Option(help="Dimension of z; 2 also draws the manifold.")
+    ] = TrainConfig.latent,
+    hidden: Annotated[int, typer.Option(help="Units in each hidden layer.")] = TrainConfig.hidden,
+    draws: Annotated[int, typer.Option(help="Draws of z for each datapoint (L).")] = TrainConfig.draws,
+    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = TrainConfig.optimizer,
+    lr: Annotated[float, typer.Option(help="Step size.")] = TrainConfig.lr,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = TrainConfig.seed,
+    device: DeviceOption = "cpu",
+    data_dir: DataDirOption = None,
+) -> None:
+    """Train a VAE; leave a checkpoint, metrics.jsonl, summary.json and pictures in --out.
+
+    An earlier run in --out is moved into a folder earlier-1, earlier-2, ... there: nothing is overwritten.
+    """
+    config = TrainConfig(samples, batch_size, latent, hidden, draws, optimizer, lr, seed)
+    from vae_ext.aevb.run import RunDirectory, summarise
+    from vae_ext.aevb.run import train as run
+    from vae_ext.aevb.trainer import Trainer
+    from vae_ext.datasets import load_dataset, short_name
+    from vae_ext.plots import draw_run
+    from vae_ext.progress import make_display
+
+    directory = RunDirectory(out if out is not None else Path("runs") / short_name(dataset))
+    trainer = Trainer(load_dataset(dataset, data_dir), config, _resolve_device(device))
+    console = Console(highlight=False, soft_wrap=True)
+    _introduce(console, trainer)
+    earlier = directory.move_earlier_run_aside()
+    if earlier is not None:
+        console.print(f"The earlier run in {directory.path} is now in {earlier}")
+    try:
+        with make_display(console, samples) as display:
+            records = run(trainer, directory, display)
+    except KeyboardInterrupt:
+        _report_interruption(directory, trainer.samples)
+        raise typer.Exit(INTERRUPTED) from None
+    summary = {"vae_ext": __version__, **summarise(trainer, records)}
+    directory.write_summary(summary)
+    draw_run(trainer, records, directory.path)
+    console.print(
+        f"Held-out bound {summary['test_bound']:.2f} nats after {summary['samples']:,} samples in"
+        f" {summary['seconds']:.0f} s. Written to {directory.path}",
+    )
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `vae-ext train`.", show_default=False)],
+    dataset: Annotated[
+        str | None, typer.Option(help="The dataset it was trained on when not given.", show_default=False)
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Draws of z for each datapoint (L).")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    device: DeviceOption = "cpu",
+    data_dir: DataDirOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print the lower bound of the held-out datapoints, with its standard error over them."""
+    TrainConfig(draws=draws, seed=seed)
+    import math
+
+    from vae_ext.aevb.checkpoint import load_checkpoint
+    from vae_ext.aevb.trainer import datapoint_bounds
+    from vae_ext.datasets import load_dataset
+
+    loaded = load_checkpoint(checkpoint)
+    target = _resolve_device(device)
+    data = load_dataset(dataset or loaded.dataset, data_dir).to(target)
+    if data.data_dim != loaded.model.config.data_dim:
+        raise UserError(
+            f"{checkpoint} is a model of {loaded.model.config.data_dim} values a datapoint,"
+            f" but {data.name} has {data.data_dim}: name the dataset it was trained on with --dataset"
+        )
+    bounds = datapoint_bounds(loaded.model.to(target), data, data.test, draws, seed).double()
+    if not bounds.isfinite().all():
+        raise UserError(f"{checkpoint} gives a bound that is not finite: its weights are unusable")
+    result = {
+        "checkpoint": str(checkpoint),
+        "dataset": data.name,
+        "trained_on_samples": loaded.samples,
+        "datapoints": len(bounds),
+        "draws": draws,
+        "seed": seed,
+        "bound": bounds.mean().item(),
+        "standard_error": bounds.std(correction=1).item() / math.sqrt(len(bounds))
+        if len(bounds) > 1
+        else None,
+    }
+    typer.echo(json.dumps(result) if as_json else _sentence(result))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what works, what is wrong and how to mend it; exit 1 if something is wrong."""
+    findings = examine()
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        typer.echo(f"{'WRONG' if finding.wrong else 'ok':<6}{finding.name:<{width}}  {finding.value}")
+        if finding.wrong:
+            typer.echo(f"{'':<{width + 8}}mend it: {finding.remedy}")
+    if any(finding.wrong for finding in findings):
+        raise typer.Exit(1)
+
+
+def _resolve_device(name: str) -> torch.device:
+    import torch
+
+    from vae_ext import _native
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
+    if device.type == "cuda" and _native.load().build_info()["cuda"] is None:
+        raise UserError(f"--device {name}: vae_ext was built without CUDA: use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs: use --device cpu")
+    return device
+
+
+def _introduce(console: Console, trainer: Trainer) -> None:
+    data, config = trainer.dataset, trainer.config
+    console.print(
+        f"{data.name}: {len(data.train):,} training and {len(data.test):,} held-out datapoints"
+        f" of {data.data_dim} values. {config.latent} latents, {config.hidden} hidden units,"
+        f" {config.optimizer} at {config.lr:g}, minibatches of {config.batch_size}, on {trainer.device}"
+    )
+
+
+def _report_interruption(directory: RunDirectory, samples: int) -> None:
+    kept = (
+        "nothing had been saved yet"
+        if directory.saved_samples is None
+        else f"{directory.path} keeps the checkpoint of {directory.saved_samples:,} samples and its metrics"
+    )
+    typer.echo(f"vae-ext: stopped after {samples:,} samples; {kept}", err=True)
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    error = result["standard_error"]
+    return (
+        f"{result['dataset']}: bound {result['bound']:.3f} nats"
+        + (f" (standard error {error:.3f})" if error is not None else "")
+        + f" over {result['datapoints']:,} held-out datapoints, {result['draws']} draw(s) each"
+    )

@@ -1,0 +1,239 @@
+"""Datasets whose rows lie in [0, 1], kept in the narrowest type that holds them exactly.
+
+``load_dataset("digits" | "mnist" | "npy:PATH")`` is the entry point.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae_ext.errors import UserError
+
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+IDX_UINT8 = 0x08
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training and held-out rows of one dataset.
+
+    Attributes:
+        name: what `load_dataset` was asked for.
+        train: `[N, D]`, uint8 or float32.
+        test: `[N', D]`, the same dtype.
+        scale: the stored value that stands for 1 (255 for bytes, 16 for `digits`, 1 for floats).
+        event_shape: the shape of one datapoint before it was flattened to D.
+    """
+
+    name: str
+    train: Tensor
+    test: Tensor
+    scale: int
+    event_shape: tuple[int, ...]
+
+    @property
+    def data_dim(self) -> int:
+        return self.train.shape[1]
+
+    def to(self, device: torch.device) -> Dataset:
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+    def decode(self, rows: Tensor) -> Tensor:
+        """Stored rows as float32 in [0, 1]."""
+        return rows.to(torch.float32) / self.scale
+
+
+def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
+    """Loads a dataset by name.
+
+    Args:
+        name: ``digits`` (scikit-learn's 8 x 8 digits), ``mnist``, or ``npy:PATH``.
+        data_dir: the folder with MNIST's four IDX files; downloaded to the user's cache where None.
+
+    Raises:
+        UserError: the name is unknown, or a file is missing, damaged, or holds unusable values.
+    """
+    if name == "digits":
+        return _load_digits()
+    if name == "mnist":
+        return _load_mnist(data_dir)
+    if name.startswith("npy:"):
+        return _load_npy(name)
+    raise UserError(f"unknown dataset {name!r}: expected digits, mnist or npy:PATH")
+
+
+def short_name(name: str) -> str:
+    """`digits`, `mnist`, or the stem of the file behind `npy:`."""
+    return Path(name.removeprefix("npy:")).stem
+
+
+def _load_digits() -> Dataset:
+    from sklearn.datasets import load_digits
+
+    images = load_digits().images.astype(np.uint8)
+    return _split("digits", images, scale=16, num_test=297)
+
+
+def _split(name: str, rows: np.ndarray, scale: int, num_test: int) -> Dataset:
+    # RandomState's stream is frozen for good: the held-out rows are the same everywhere, for every --seed.
+    order = np.random.RandomState(0).permutation(len(rows))
+    flat = torch.from_numpy(rows.reshape(len(rows), -1)[order])
+    return Dataset(name, flat[num_test:], flat[:num_test], scale, rows.shape[1:])
+
+
+def _load_npy(name: str) -> Dataset:
+    path = Path(name.removeprefix("npy:"))
+    array = _read_npy(path)
+    if array.ndim < 2 or array.shape[0] < 2 or array.size == 0:
+        raise UserError(
+            f"{path} has shape {list(array.shape)}: expected [N, ...] N at least 2, nothing empty"
+        )
+    rows, scale = _as_unit_interval(array, path)
+    return _split(name, rows, scale, num_test=max(1, len(rows) // 10))
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a whole .npy file of plain numbers: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"{path} is an .npz archive: expected one array saved with numpy.save")
+    return array
+
+
+def _as_unit_interval(array: np.ndarray, path: Path) -> tuple[np.ndarray, int]:
+    """The array as uint8 or float32, and the stored value that stands for 1."""
+    if array.dtype == np.bool_:
+        return array.view(np.uint8), 1
+    if array.dtype == np.uint8:
+        return array, 1 if array.max() <= 1 else 255
+    if array.dtype.kind != "f":
+        raise UserError(f"{path} holds {array.dtype}: expected floats in [0, 1], uint8 or bool")
+    if not np.isfinite(array).all():
+        raise UserError(f"{path} holds NaN or infinite values: expected floats in [0, 1]")
+    low, high = array.min(), array.max()
+    if low < 0 or high > 1:
+        raise UserError(
+            f"{path} holds values from {low:g} to {high:g}: expected floats in [0, 1], rescale them"
+        )
+    return array.astype(np.float32), 1
+
+
+def _load_mnist(data_dir: Path | None) -> Dataset:
+    train_images, train_labels, test_images, test_labels = (
+        _find_mnist_file(name, data_dir) for name in MNIST_SHA256
+    )
+    train = _read_images(train_images, train_labels)
+    test = _read_images(test_images, test_labels)
+    if train.shape[1:] != test.shape[1:]:
+        raise UserError(
+            f"{test_images} has images of {_by(test)} pixels, but {train_images} of {_by(train)}: "
+            "they are not of one dataset"
+        )
+    return Dataset("mnist", _flat_rows(train), _flat_rows(test), 255, train.shape[1:])
+
+
+def _find_mnist_file(name: str, data_dir: Path | None) -> Path:
+    if data_dir is None:
+        return _download_mnist_file(name)
+    for candidate in (data_dir / name, data_dir / name.removesuffix(".gz")):
+        if candidate.is_file():
+            return candidate
+    raise UserError(
+        f"{data_dir} has no {name.removesuffix('.gz')}, gzipped or not: expected MNIST's four IDX files"
+    )
+
+
+def _download_mnist_file(name: str) -> Path:
+    import pooch
+
+    try:
+        pooch.get_logger().setLevel("WARNING")
+        return Path(
+            pooch.retrieve(MNIST_URL + name, MNIST_SHA256[name], name, pooch.os_cache("vae_ext") / "mnist")
+        )
+    except (OSError, ValueError) as error:
+        # requests' exceptions are OSErrors; a wrong checksum is a ValueError.
+        reason = "the checksum is wrong" if isinstance(error, ValueError) else type(error).__name__
+        raise UserError(
+            f"cannot download {MNIST_URL}{name} ({reason}): "
+            "fetch MNIST's four IDX files yourself and name their folder with --data-dir"
+        ) from error
+
+
+def _read_images(images_path: Path, labels_path: Path) -> np.ndarray:
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    for path, array, ndim in ((images_path, images, 3), (labels_path, labels, 1)):
+        if array.ndim != ndim or array.size == 0:
+            raise UserError(f"{path} has dimensions {list(array.shape)}: expected {ndim} of them, none 0")
+    if len(images) != len(labels):
+        raise UserError(
+            f"{images_path} has {len(images)} images but {labels_path} {len(labels)} labels: "
+            "they are not of one dataset"
+        )
+    return images
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Reads one IDX file of unsigned bytes, gzipped or not (told by its first two bytes).
+
+    The format: two zero bytes, the type (0x08), the number of dimensions, each dimension as a big-endian
+    32-bit number, then the values in row-major order. Every byte must be accounted for.
+
+    Raises:
+        UserError: the file is missing, truncated, corrupt, of another format, or has bytes left over.
+    """
+    content = _read_maybe_gzipped(path)
+    if len(content) < 4 or content[:2] != b"\0\0":
+        raise UserError(f"{path} is not an IDX file: it begins with 0x{content[:4].hex()}, expected 0x0000")
+    if content[2] != IDX_UINT8:
+        raise UserError(f"{path} holds IDX type 0x{content[2]:02x}: expected 0x08, unsigned bytes")
+    header = 4 + 4 * content[3]
+    shape = (
+        tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
+        if len(content) >= header
+        else ()
+    )
+    expected = header + math.prod(shape)
+    if len(content) != expected or content[3] == 0:
+        raise UserError(
+            f"{path} is truncated or corrupt: {len(content)} bytes, but its header promises {expected}"
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+
+
+def _read_maybe_gzipped(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is truncated or corrupt: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _flat_rows(images: np.ndarray) -> Tensor:
+    # A copy, because torch wants memory it may write to and a file's bytes are not.
+    return torch.from_numpy(images.reshape(len(images), -1).copy())
+
+
+def _by(images: np.ndarray) -> str:
+    return " x ".join(str(size) for size in images.shape[1:])
