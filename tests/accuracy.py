@@ -34,9 +34,7 @@ def check(case: Case, kwargs: dict[str, Any]) -> None:
         if case.operator == "normal_rsample_log_ratio" and index == 1:
             expected, magnitude = _log_ratio_of(case, wide, actual[0])
             expected_of_baseline, _ = _log_ratio_of(case, wide, baseline[0])
-        _assert_accurate(
-            f"output {index}", actual[index], expected, baseline[index], expected_of_baseline, magnitude
-        )
+        _assert_accurate(f"output {index}", actual[index], expected, baseline[index], expected_of_baseline, magnitude)
 
     names = [name for name in case.differentiable if kwargs[name].requires_grad]
     if not names:
@@ -78,9 +76,7 @@ def _assert_accurate(
     relative = torch.where(relative.isfinite(), relative, 0.0)
     worst = relative.max().item() if relative.numel() else 0.0
     factor = FLOAT64_EPS_FACTOR if actual.dtype == torch.float64 else 4
-    allowed = torch.maximum(max(2 * worst, factor * eps) * magnitude, 2 * baseline_error) + _underflow(
-        actual.dtype
-    )
+    allowed = torch.maximum(max(2 * worst, factor * eps) * magnitude, 2 * baseline_error) + _underflow(actual.dtype)
     excess = error > allowed
     if excess.any():
         at = tuple(excess.nonzero()[0].tolist())
@@ -192,9 +188,7 @@ def _log_ratio_of(case: Case, wide: dict[str, Any], z: Tensor) -> tuple[Tensor, 
     log_var, prior_log_var = _log_var(scale, case.scale_kind), torch.zeros((), dtype=torch.float64)
     prior_name = case.argument("prior_scale")
     if prior_name in wide:
-        prior_log_var = _log_var(
-            torch.as_tensor(wide[prior_name], dtype=torch.float64).detach(), case.scale_kind
-        )
+        prior_log_var = _log_var(torch.as_tensor(wide[prior_name], dtype=torch.float64).detach(), case.scale_kind)
     terms = [
         0.5 * log_var,
         -0.5 * prior_log_var,

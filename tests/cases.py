@@ -119,9 +119,7 @@ class Case:
             }
         return kwargs
 
-    def as_function(
-        self, dtype: torch.dtype = torch.float64
-    ) -> tuple[Callable[..., Result], tuple[Tensor, ...]]:
+    def as_function(self, dtype: torch.dtype = torch.float64) -> tuple[Callable[..., Result], tuple[Tensor, ...]]:
         """The fused operator as a function of its differentiable arguments, and those arguments."""
         kwargs = self.make(dtype=dtype)
         names = self.differentiable
@@ -349,9 +347,7 @@ def _shape_cases() -> Iterator[Case]:
     for event in ((37,), (3, 5, 2)):
         yield Case("bernoulli_log_prob", {"logits": (3, 4, *event), "x": (4, *event)})
         yield Case("bernoulli_log_prob", {"logits": (4, *event), "x": (3, 4, *event)})
-        yield Case(
-            "bernoulli_log_prob", {"logits": (3, 1, *event), "x": (1, 4, *event)}, event_ndim=len(event)
-        )
+        yield Case("bernoulli_log_prob", {"logits": (3, 1, *event), "x": (1, 4, *event)}, event_ndim=len(event))
         yield Case("bernoulli_log_prob", {"logits": (2, 3, 4, *event), "x": (4, *event)})
     for dtype in (torch.bool, torch.uint8, torch.float64, torch.float32, torch.bfloat16, torch.float16):
         yield Case("bernoulli_log_prob", {"logits": (4, 99), "x": (4, 99)}, x_dtype=dtype)

@@ -8,9 +8,7 @@ import hypothesis
 import pytest
 import torch
 
-hypothesis.settings.register_profile(
-    "vae_ext", derandomize=True, deadline=None, max_examples=60, database=None
-)
+hypothesis.settings.register_profile("vae_ext", derandomize=True, deadline=None, max_examples=60, database=None)
 hypothesis.settings.load_profile("vae_ext")
 
 

@@ -45,9 +45,7 @@ def noise_words(rng_state: tuple[int, int], samples: Any, rows: Any, size: int, 
     seed, offset = (value & _MASK_64 for value in rng_state)
     key = seed ^ stream_constant(stream)
     groups = -(-size // 4)
-    sample, row, group = np.ix_(
-        np.asarray(samples, np.uint64), np.asarray(rows, np.uint64), np.arange(groups)
-    )
+    sample, row, group = np.ix_(np.asarray(samples, np.uint64), np.asarray(rows, np.uint64), np.arange(groups))
     first = sample * np.uint64(groups) + group.astype(np.uint64)
     counter = np.stack(
         np.broadcast_arrays(first, row, np.uint64(offset & 0xFFFFFFFF), np.uint64(offset >> 32)), -1

@@ -71,9 +71,7 @@ OBSTACLES = [
 
 
 @pytest.mark.parametrize(("torch_cuda", "nvcc", "has_kernels", "message"), OBSTACLES)
-def test_build_cuda_1_fails_loudly(
-    torch_cuda: str | None, nvcc: str | None, has_kernels: bool, message: str
-) -> None:
+def test_build_cuda_1_fails_loudly(torch_cuda: str | None, nvcc: str | None, has_kernels: bool, message: str) -> None:
     with pytest.raises(BuildError, match=message):
         decide_cuda("1", "2.13.0", torch_cuda, nvcc, has_kernels)
 
@@ -188,9 +186,7 @@ def test_setup_without_a_compiler_fails_in_a_sentence(tmp_path: Path) -> None:
 
 
 def test_preflight_names_the_missing_venv_module(tmp_path: Path) -> None:
-    command = (
-        "import sys; sys.modules['ensurepip'] = None; import runpy; runpy.run_path('tools/preflight.py')"
-    )
+    command = "import sys; sys.modules['ensurepip'] = None; import runpy; runpy.run_path('tools/preflight.py')"
     done = subprocess.run(
         [sys.executable, "-c", command],
         cwd=ROOT,

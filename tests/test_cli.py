@@ -326,9 +326,7 @@ def test_interrupting_keeps_what_was_saved(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert re.fullmatch(
-        r"vae-ext: stopped after .* keeps the checkpoint of .* samples and its metrics\n", stderr
-    )
+    assert re.fullmatch(r"vae-ext: stopped after .* keeps the checkpoint of .* samples and its metrics\n", stderr)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "metrics.jsonl"}
     assert invoke("evaluate", checkpoint).exit_code == 0
 

@@ -129,9 +129,7 @@ def empty_test_set(folder: Path) -> None:
         (empty_test_set, "none 0"),
     ],
 )
-def test_mnist_files_that_do_not_belong_together(
-    tmp_path: Path, harm: Callable[[Path], None], message: str
-) -> None:
+def test_mnist_files_that_do_not_belong_together(tmp_path: Path, harm: Callable[[Path], None], message: str) -> None:
     write_mnist(tmp_path)
     harm(tmp_path)
     with pytest.raises(UserError, match=message):

@@ -36,9 +36,7 @@ def cases(draw: st.DrawFn) -> Case:
         if role.startswith("prior") and draw(st.booleans()):
             continue
         choices = ["full", "broadcast"]
-        choices += (
-            ["event", "scalar", "float"] if "scale" in role else ["event"] if role == "prior_mean" else []
-        )
+        choices += ["event", "scalar", "float"] if "scale" in role else ["event"] if role == "prior_mean" else []
         shape = draw(st.sampled_from(choices))
         if shape == "full" or role in ("mean", "logits"):
             shapes[role] = (*batch, *event)
@@ -78,9 +76,7 @@ def same_values_in_other_strides(draw: st.DrawFn, tensor: Tensor) -> Tensor:
 def test_any_shapes_and_strides_agree_with_eager(data: st.DataObject) -> None:
     case = data.draw(cases())
     dtypes = [torch.float32, torch.float64]
-    if (
-        case.operator != "normal_rsample_log_ratio"
-    ):  # which is of z as it was rounded, and the oracle's z is not
+    if case.operator != "normal_rsample_log_ratio":  # which is of z as it was rounded, and the oracle's z is not
         dtypes.append(torch.bfloat16)
     kwargs = case.make(dtype=data.draw(st.sampled_from(dtypes)))
     for name in case.differentiable:
@@ -96,9 +92,7 @@ def test_any_shapes_and_strides_agree_with_eager(data: st.DataObject) -> None:
         return
     grads = cotangents(outputs)
     actual_gradients = _gradients(outputs, [kwargs[name] for name in names], grads)
-    expected_gradients = _gradients(
-        expected, [wide[name] for name in names], tuple(g.double() for g in grads)
-    )
+    expected_gradients = _gradients(expected, [wide[name] for name in names], tuple(g.double() for g in grads))
     for name, first, second in zip(names, actual_gradients, expected_gradients, strict=True):
         if first is None or second is None:
             assert first is None or not first.any()

@@ -31,9 +31,7 @@ KNOWN_ANSWERS = [
 STATES = [(0, 0), (1, 2), (2**63 - 1, 2**63 - 1), (-1, -(2**63)), (0x0123456789ABCDEF, 0x7EDCBA9876543210)]
 
 
-def _epsilon(
-    rng_state: tuple[int, int], num_samples: int | None, rows: int, size: int, **kwargs: Any
-) -> Tensor:
+def _epsilon(rng_state: tuple[int, int], num_samples: int | None, rows: int, size: int, **kwargs: Any) -> Tensor:
     """vae_ext's noise: what a zero mean and a unit std are sampled to."""
     state = torch.tensor(rng_state, dtype=torch.int64)
     zeros = torch.zeros(rows, size)
@@ -86,9 +84,7 @@ def test_rows_are_counted_over_the_broadcast_batch() -> None:
     state = torch.tensor([1, 2])
     z = vae_ext.normal_rsample(torch.zeros(3, 1, 9), std=torch.ones(4, 9), rng_state=state, event_ndim=1)
     assert torch.equal(z.flatten(0, 1), _epsilon((1, 2), None, 12, 9))
-    transposed = vae_ext.normal_rsample(
-        torch.zeros(4, 3, 9).transpose(0, 1), std=1.0, rng_state=state, event_ndim=1
-    )
+    transposed = vae_ext.normal_rsample(torch.zeros(4, 3, 9).transpose(0, 1), std=1.0, rng_state=state, event_ndim=1)
     assert torch.equal(transposed.flatten(0, 1), _epsilon((1, 2), None, 12, 9))
 
 
@@ -117,10 +113,7 @@ class TestInvariance:
 
     def test_to_a_split_of_the_rows(self, size: int) -> None:
         whole = _epsilon((1, 2), 2, 11, size)
-        parts = [
-            _epsilon((1, 2), 2, stop - start, size, first_row=start)
-            for start, stop in ((0, 3), (3, 4), (4, 11))
-        ]
+        parts = [_epsilon((1, 2), 2, stop - start, size, first_row=start) for start, stop in ((0, 3), (3, 4), (4, 11))]
         assert torch.equal(torch.cat(parts, 1), whole)
 
     def test_to_the_dtype(self, size: int) -> None:
@@ -204,9 +197,7 @@ class TestStatistics:
         for threshold in (2.0, 3.0, 4.0):
             for side in (draws > threshold, draws < -threshold):
                 count = int(side.sum())
-                assert stats.binomtest(count, draws.size, stats.norm.sf(threshold)).pvalue > SIGNIFICANCE, (
-                    threshold
-                )
+                assert stats.binomtest(count, draws.size, stats.norm.sf(threshold)).pvalue > SIGNIFICANCE, threshold
 
     def test_neighbours_do_not_correlate(self, draws: npt.NDArray[np.float64]) -> None:
         for axis in range(3):
@@ -243,8 +234,7 @@ def test_different_seeds_offsets_rows_samples_and_streams_are_independent() -> N
     indices += [((seed, offset), 1 << bit, 0) for bit in (10, 20, 31)]
     indices += [((seed, offset), 0, stream) for stream in (1, 2, 3, 2**31)]
     blocks = [
-        _epsilon(state, 2, 64, 128, first_row=first_row, stream=stream).numpy()
-        for state, first_row, stream in indices
+        _epsilon(state, 2, 64, 128, first_row=first_row, stream=stream).numpy() for state, first_row, stream in indices
     ]
     groups = np.concatenate([block.reshape(-1, 4) for block in blocks])
     assert len(np.unique(np.ascontiguousarray(groups).view("V16"))) == len(groups)

@@ -75,9 +75,7 @@ def test_saturated_bernoulli_keeps_what_is_left(size: int, logit: float) -> None
     x = (torch.arange(size) % 2).float().expand(3, size)
     logits = logit * (2 * x - 1)
     expected = -size * math.log1p(math.exp(-logit))
-    torch.testing.assert_close(
-        vae_ext.bernoulli_log_prob(logits, x), torch.full((3,), expected), rtol=1e-5, atol=0.0
-    )
+    torch.testing.assert_close(vae_ext.bernoulli_log_prob(logits, x), torch.full((3,), expected), rtol=1e-5, atol=0.0)
 
 
 def test_bernoulli_extends_linearly_outside_the_unit_interval() -> None:
@@ -91,9 +89,7 @@ NONFINITE_CASES = [
     Case("bernoulli_log_prob", {"logits": (6, 83), "x": (6, 83)}),
     Case("normal_log_prob", {"mean": (6, 83), "scale": (6, 83), "x": (6, 83)}),
     *(
-        Case(
-            operator, {"mean": (6, 83), "scale": (6, 83), "prior_mean": (6, 83), "prior_scale": (6, 83)}, kind
-        )
+        Case(operator, {"mean": (6, 83), "scale": (6, 83), "prior_mean": (6, 83), "prior_scale": (6, 83)}, kind)
         for operator in ("normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio")
         for kind in SCALE_KINDS
     ),

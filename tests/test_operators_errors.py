@@ -26,9 +26,7 @@ def _case(operator: str, shape: tuple[int, ...] = (4, 5)) -> Case:
 
 def _assert_rejected(operator: str, *words: str, **changes: Any) -> None:
     """The operator, its arguments changed so, raises a sentence with all of `words`."""
-    kwargs = {
-        name: value for name, value in (_case(operator).make() | changes).items() if value is not MISSING
-    }
+    kwargs = {name: value for name, value in (_case(operator).make() | changes).items() if value is not MISSING}
     with pytest.raises(ERRORS) as caught:
         getattr(vae_ext, operator)(**kwargs)
     message = str(caught.value)
@@ -56,9 +54,7 @@ class TestPrior:
         _assert_rejected(operator, "prior_log_var", "prior_std", prior_std=torch.ones(4, 5))
 
     def test_in_two_parameterisations(self, operator: str) -> None:
-        _assert_rejected(
-            operator, "prior_log_var", "prior_var", prior_log_var=torch.ones(4, 5), prior_var=1.0
-        )
+        _assert_rejected(operator, "prior_log_var", "prior_var", prior_log_var=torch.ones(4, 5), prior_var=1.0)
 
     @pytest.mark.parametrize("name", ["prior_mean", "prior_log_var"])
     def test_shape(self, operator: str, name: str) -> None:

@@ -70,9 +70,7 @@ def _gradients_of_gradients(
     # Weights that are the same numbers whichever dtype the outputs are in.
     weights = tuple(
         weight.to(dtype).to(output.dtype)
-        for weight, output in zip(
-            cotangents(tuple(output.double() for output in outputs)), outputs, strict=True
-        )
+        for weight, output in zip(cotangents(tuple(output.double() for output in outputs)), outputs, strict=True)
     )
     gradients = torch.autograd.grad(outputs, inputs, weights, create_graph=True)
     squares = [gradient.double().square().sum() for gradient in gradients if gradient.requires_grad]
@@ -91,9 +89,7 @@ def test_gradients_are_given_only_where_wanted(case: Case) -> None:
         alone = case.make()
         alone[name].requires_grad_()
         outputs = as_tuple(case.ours(**alone))
-        wanting = [
-            (output, grad) for output, grad in zip(outputs, grads, strict=True) if output.requires_grad
-        ]
+        wanting = [(output, grad) for output, grad in zip(outputs, grads, strict=True) if output.requires_grad]
         torch.autograd.backward([output for output, _ in wanting], [grad for _, grad in wanting])
         assert torch.equal(alone[name].grad, expected), name
         assert all(alone[other].grad is None for other in case.differentiable if other != name)
@@ -103,9 +99,7 @@ def test_gradients_are_given_only_where_wanted(case: Case) -> None:
 def test_nothing_requires_grad_where_no_input_does(case: Case) -> None:
     assert not any(output.requires_grad for output in as_tuple(case.ours(**case.make())))
     with torch.no_grad():
-        assert not any(
-            output.requires_grad for output in as_tuple(case.ours(**case.make(requires_grad=True)))
-        )
+        assert not any(output.requires_grad for output in as_tuple(case.ours(**case.make(requires_grad=True))))
 
 
 @pytest.mark.parametrize("num_samples", [None, 3])

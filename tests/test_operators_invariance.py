@@ -90,9 +90,7 @@ def test_rows_are_the_same_in_any_batch(operator: str, size: int, dtype: torch.d
             *part_outputs,
             *torch.autograd.grad(part_outputs, _inputs(case, part_kwargs), [grad[rows] for grad in grads]),
         )
-        assert all(
-            torch.equal(actual, expected[rows]) for actual, expected in zip(part, whole, strict=True)
-        ), rows
+        assert all(torch.equal(actual, expected[rows]) for actual, expected in zip(part, whole, strict=True)), rows
 
 
 def _inputs(case: Case, kwargs: dict[str, Any]) -> list[Tensor]:

@@ -77,9 +77,7 @@ def test_forward_and_backward_allocate_output_and_gradients(case: Case, dtype: t
         return outputs, torch.autograd.grad(outputs, inputs, grads)
 
     peak, (outputs, gradients) = _peak(forward_and_backward)
-    new = tuple(
-        gradient for gradient in gradients if all(gradient.data_ptr() != grad.data_ptr() for grad in grads)
-    )
+    new = tuple(gradient for gradient in gradients if all(gradient.data_ptr() != grad.data_ptr() for grad in grads))
     assert peak <= _nbytes(outputs) + _nbytes(new) + SLACK
 
 

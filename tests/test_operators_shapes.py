@@ -113,9 +113,7 @@ def test_broadcasting_is_expanding(operator: str) -> None:
     case = Case(operator, shapes, event_ndim=1)
     kwargs = case.make(dtype=torch.float64, requires_grad=True)
     expanded = {
-        name: value.detach().expand(3, 4, *event).clone().requires_grad_()
-        if name in case.differentiable
-        else value
+        name: value.detach().expand(3, 4, *event).clone().requires_grad_() if name in case.differentiable else value
         for name, value in kwargs.items()
     }
     outputs, expanded_outputs = as_tuple(case.ours(**kwargs)), as_tuple(case.ours(**expanded))
@@ -135,9 +133,7 @@ def test_broadcasting_is_expanding(operator: str) -> None:
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_empty_tensors(operator: str, num_samples: int | None, shape: tuple[int, ...]) -> None:
     roles = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
-    case = Case(
-        operator, dict.fromkeys(roles.get(operator, ("mean", "scale")), shape), num_samples=num_samples
-    )
+    case = Case(operator, dict.fromkeys(roles.get(operator, ("mean", "scale")), shape), num_samples=num_samples)
     kwargs = case.make(requires_grad=True)
     outputs = as_tuple(case.ours(**kwargs))
     expected_shape = shape[:1]
@@ -162,9 +158,7 @@ def test_autocast_changes_nothing(case: Case, dtype: torch.dtype) -> None:
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize(
-    "operator", ["normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio", "normal_rsample"]
-)
+@pytest.mark.parametrize("operator", ["normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio", "normal_rsample"])
 def test_a_float_scale_is_a_scalar_tensor(operator: str) -> None:
     mean = torch.randn(4, 35)
     state = {} if operator == "normal_kl" else {"rng_state": vae_ext.make_rng_state()}

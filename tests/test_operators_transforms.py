@@ -50,9 +50,7 @@ class _CallRecorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if func.namespace == "vae_ext":
             self.calls[str(func)] = (func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
@@ -91,9 +89,7 @@ def _all_operators(
     """Every operator once; the halves of one encoder output, a bound, and the gradient's inputs."""
     mean, log_var = encoded.chunk(2, -1)
     z, kl = vae_ext.normal_rsample_kl(mean, log_var, 2, rng_state=rng_state)
-    z_a, log_ratio = vae_ext.normal_rsample_log_ratio(
-        mean, std=(0.5 * log_var).exp(), rng_state=rng_state, stream=1
-    )
+    z_a, log_ratio = vae_ext.normal_rsample_log_ratio(mean, std=(0.5 * log_var).exp(), rng_state=rng_state, stream=1)
     sample = vae_ext.normal_rsample(mean, log_var, rng_state=rng_state, first_row=5, stream=2)
     bound = (
         vae_ext.bernoulli_log_prob(logits, x)
@@ -191,9 +187,7 @@ def test_func_grad_and_hessian(case: Case) -> None:
         return torch.stack([output.square().sum() for output in as_tuple(function(*inputs))]).sum()
 
     leaves = tuple(tensor.clone().requires_grad_() for tensor in inputs)
-    torch.testing.assert_close(
-        torch.func.grad(total, argnums)(*inputs), torch.autograd.grad(total(*leaves), leaves)
-    )
+    torch.testing.assert_close(torch.func.grad(total, argnums)(*inputs), torch.autograd.grad(total(*leaves), leaves))
     torch.testing.assert_close(
         torch.func.hessian(total, argnums)(*inputs), torch.autograd.functional.hessian(total, inputs)
     )

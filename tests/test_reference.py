@@ -142,8 +142,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 def test_noise_comes_from_the_generator() -> None:
     mean, log_var = _normals((4, 5), (4, 5))
     first, second = (
-        reference.normal_rsample(mean, log_var, generator=torch.Generator().manual_seed(seed))
-        for seed in (0, 0)
+        reference.normal_rsample(mean, log_var, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0)
     )
     assert torch.equal(first, second)
     torch.manual_seed(0)
@@ -165,9 +164,7 @@ def test_noise_comes_from_the_generator() -> None:
     ],
 )
 @pytest.mark.parametrize("operator", ["normal_rsample", "normal_rsample_kl", "normal_rsample_log_ratio"])
-def test_what_the_reference_cannot_draw_is_an_error(
-    operator: str, kwargs: dict[str, Any], message: str
-) -> None:
+def test_what_the_reference_cannot_draw_is_an_error(operator: str, kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         getattr(reference, operator)(torch.zeros(4, 5), 0.0, **kwargs)
 
@@ -183,9 +180,7 @@ def test_reference_can_be_transformed() -> None:
     assert gradcheck(total, inputs, check_forward_ad=True)
     hessian = torch.func.hessian(total, (0, 1))(mean, log_var)
     torch.testing.assert_close(hessian, torch.autograd.functional.hessian(total, inputs))
-    rows = torch.func.vmap(lambda mean, log_var: reference.normal_kl(mean[None], log_var[None])[0])(
-        mean, log_var
-    )
+    rows = torch.func.vmap(lambda mean, log_var: reference.normal_kl(mean[None], log_var[None])[0])(mean, log_var)
     torch.testing.assert_close(rows, reference.normal_kl(mean, log_var))
 
 
@@ -196,9 +191,7 @@ def test_resolve_scale_names_what_is_wrong() -> None:
         assert scale is tensor
         assert resolved == kind
     assert resolve_scale(std=0.0) == (0.0, "std")
-    with pytest.raises(
-        ValueError, match="given as nothing; expected exactly one of log_var, log_std, std, var"
-    ):
+    with pytest.raises(ValueError, match="given as nothing; expected exactly one of log_var, log_std, std, var"):
         resolve_scale()
     with pytest.raises(ValueError, match="given as log_std and var; expected exactly one"):
         resolve_scale(log_std=tensor, var=1.0)

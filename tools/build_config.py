@@ -53,16 +53,12 @@ def check_compiler(compiler: str, banner: str) -> None:
     if version is None:
         raise BuildError(f"{compiler} --version prints no version number, so {INSTALL_COMPILER}.")
     if int(version[1]) < minimum:
-        raise BuildError(
-            f"{compiler} is {kind} {version[0]}, expected {minimum} or later: {INSTALL_COMPILER}."
-        )
+        raise BuildError(f"{compiler} is {kind} {version[0]}, expected {minimum} or later: {INSTALL_COMPILER}.")
 
 
 def check_python_headers(include: str) -> None:
     if not Path(include, "Python.h").is_file():
-        raise BuildError(
-            f"Python.h is not in {include}: install Python's headers (Debian: apt install python3-dev)."
-        )
+        raise BuildError(f"Python.h is not in {include}: install Python's headers (Debian: apt install python3-dev).")
 
 
 def find_nvcc(env: Mapping[str, str]) -> str | None:
@@ -118,17 +114,13 @@ def decide_cuda(
         return CudaDecision(False, "BUILD_CUDA=0")
     obstacle = cuda_obstacle(torch_version, torch_cuda, nvcc, has_kernels)
     if obstacle is None:
-        return CudaDecision(
-            True, f"torch {torch_version} is built with CUDA {torch_cuda} and nvcc is CUDA {nvcc}"
-        )
+        return CudaDecision(True, f"torch {torch_version} is built with CUDA {torch_cuda} and nvcc is CUDA {nvcc}")
     if request == "1":
         raise BuildError(f"A CUDA build was asked for (BUILD_CUDA=1 or FORCE_CUDA=1), but {obstacle}.")
     return CudaDecision(False, obstacle)
 
 
-def cuda_obstacle(
-    torch_version: str, torch_cuda: str | None, nvcc: str | None, has_kernels: bool
-) -> str | None:
+def cuda_obstacle(torch_version: str, torch_cuda: str | None, nvcc: str | None, has_kernels: bool) -> str | None:
     """What stands in the way of a CUDA build, with the remedy, or None."""
     if torch_cuda is None:
         return f"torch {torch_version} is built without CUDA (install a CUDA build of torch)"

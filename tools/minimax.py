@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import mpmath as mp
 import numpy as np
+from numpy.typing import NDArray
 
 mp.mp.dps = 40
 Real = Callable[[mp.mpf], mp.mpf]
@@ -49,16 +50,17 @@ class Target:
         centre, radius = (self.low + self.high) / 2, (self.high - self.low) / 2
         return [centre + radius * mp.cos(mp.pi * (k + mp.mpf("0.5")) / count) for k in range(count)]
 
-    def fit(self) -> np.ndarray:
+    def fit(self) -> NDArray[np.float32]:
         """Float32 coefficients, lowest degree first."""
         nodes = self.nodes(400)
         weights = np.array([float(self.weight(x)) for x in nodes])
         values = np.array([float(self.f(x)) for x in nodes])
         powers = np.vander(np.array([float(x) for x in nodes]), self.degree + 1, increasing=True)
         solution, *_ = np.linalg.lstsq(powers * weights[:, None], values * weights, rcond=None)
-        return solution.astype(np.float32)
+        coefficients: NDArray[np.float32] = solution.astype(np.float32)
+        return coefficients
 
-    def error(self, coefficients: np.ndarray) -> float:
+    def error(self, coefficients: NDArray[np.float32]) -> float:
         exact = [mp.mpf(float(c)) for c in coefficients[::-1]]
         return float(max(abs((mp.polyval(exact, x) - self.f(x)) * self.weight(x)) for x in self.nodes(3001)))
 

@@ -11,9 +11,7 @@ from build_config import BuildError, check_python_headers, find_compiler
 def check_venv() -> None:
     # Debian ships `venv` in the base package, but what it needs to work, `ensurepip`, in another.
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-        raise BuildError(
-            "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)."
-        )
+        raise BuildError("Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv).")
 
 
 try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor
 
 Scale: TypeAlias = Tensor | float
@@ -89,8 +90,45 @@ def resolve_event_ndim(event_ndim: int | None, **tensors: Tensor | None) -> int:
     return fewest - 1
 
 
+def check_together(event_ndim: int, **tensors: Tensor | None) -> None:
+    """Check, without looking at values, that tensors share a device and end in the event of the first.
+
+    The operators check real arguments themselves; this is for what does not reach them, symbolic sizes and the
+    arguments of transformed functions. A 0-d tensor may stand for a whole event. Raises ValueError for a shape,
+    RuntimeError for a device.
+    """
+    (first_name, first), *others = ((name, tensor) for name, tensor in tensors.items() if tensor is not None)
+    for name, tensor in others:
+        if tensor.device != first.device:
+            raise RuntimeError(
+                f"{name} is on {tensor.device} but {first_name} is on {first.device}; move both to one device"
+            )
+        if tensor.dim() == 0:
+            continue
+        same = tensor.dim() >= event_ndim
+        for d in range(-event_ndim, 0) if same else ():
+            same = same and tensor.shape[d] == first.shape[d]
+        if not same:
+            event = tuple(first.shape[first.dim() - event_ndim :])
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}; expected it to end in the event {event} of {first_name}"
+            )
+
+
+def as_parameter(name: str, value: Scale, mean: Tensor) -> Tensor:
+    """`value` as a tensor beside `mean`: a number becomes a 0-d one, never of less than float32's precision."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, (int, float)):
+        wide = torch.float64 if mean.dtype == torch.float64 else torch.float32
+        return mean.new_full((), float(value), dtype=wide)
+    raise TypeError(f"{name} is of type {type(value).__name__}; expected a tensor or a number")
+
+
 def _checked_tensor(name: str, value: object) -> Tensor:
     if isinstance(value, Tensor):
+        if value.layout is not torch.strided:
+            raise TypeError(f"{name} has layout {value.layout}; expected a dense tensor")
         return value
     raise TypeError(f"{name} is of type {type(value).__name__}; expected a tensor")
 

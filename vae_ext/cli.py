@@ -95,9 +95,7 @@ def train(
     ] = None,
     samples: Annotated[int, typer.Option(help="Training samples to see.")] = TrainConfig.samples,
     batch_size: Annotated[int, typer.Option(help="Datapoints in a minibatch (M).")] = TrainConfig.batch_size,
-    latent: Annotated[
-        int, typer.Option(help="Dimension of z; 2 also draws the manifold.")
-    ] = TrainConfig.latent,
+    latent: Annotated[int, typer.Option(help="Dimension of z; 2 also draws the manifold.")] = TrainConfig.latent,
     hidden: Annotated[int, typer.Option(help="Units in each hidden layer.")] = TrainConfig.hidden,
     draws: Annotated[int, typer.Option(help="Draws of z for each datapoint (L).")] = TrainConfig.draws,
     optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = TrainConfig.optimizer,
@@ -179,9 +177,7 @@ def evaluate(
         "draws": draws,
         "seed": seed,
         "bound": bounds.mean().item(),
-        "standard_error": bounds.std(correction=1).item() / math.sqrt(len(bounds))
-        if len(bounds) > 1
-        else None,
+        "standard_error": bounds.std(correction=1).item() / math.sqrt(len(bounds)) if len(bounds) > 1 else None,
     }
     typer.echo(json.dumps(result) if as_json else _sentence(result))
 

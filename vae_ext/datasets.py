@@ -100,9 +100,7 @@ def _load_npy(name: str) -> Dataset:
     path = Path(name.removeprefix("npy:"))
     array = _read_npy(path)
     if array.ndim < 2 or array.shape[0] < 2 or array.size == 0:
-        raise UserError(
-            f"{path} has shape {list(array.shape)}: expected [N, ...] N at least 2, nothing empty"
-        )
+        raise UserError(f"{path} has shape {list(array.shape)}: expected [N, ...] N at least 2, nothing empty")
     rows, scale = _as_unit_interval(array, path)
     return _split(name, rows, scale, num_test=max(1, len(rows) // 10))
 
@@ -131,16 +129,12 @@ def _as_unit_interval(array: np.ndarray, path: Path) -> tuple[np.ndarray, int]:
         raise UserError(f"{path} holds NaN or infinite values: expected floats in [0, 1]")
     low, high = array.min(), array.max()
     if low < 0 or high > 1:
-        raise UserError(
-            f"{path} holds values from {low:g} to {high:g}: expected floats in [0, 1], rescale them"
-        )
+        raise UserError(f"{path} holds values from {low:g} to {high:g}: expected floats in [0, 1], rescale them")
     return array.astype(np.float32), 1
 
 
 def _load_mnist(data_dir: Path | None) -> Dataset:
-    train_images, train_labels, test_images, test_labels = (
-        _find_mnist_file(name, data_dir) for name in MNIST_SHA256
-    )
+    train_images, train_labels, test_images, test_labels = (_find_mnist_file(name, data_dir) for name in MNIST_SHA256)
     train = _read_images(train_images, train_labels)
     test = _read_images(test_images, test_labels)
     if train.shape[1:] != test.shape[1:]:
@@ -157,9 +151,7 @@ def _find_mnist_file(name: str, data_dir: Path | None) -> Path:
     for candidate in (data_dir / name, data_dir / name.removesuffix(".gz")):
         if candidate.is_file():
             return candidate
-    raise UserError(
-        f"{data_dir} has no {name.removesuffix('.gz')}, gzipped or not: expected MNIST's four IDX files"
-    )
+    raise UserError(f"{data_dir} has no {name.removesuffix('.gz')}, gzipped or not: expected MNIST's four IDX files")
 
 
 def _download_mnist_file(name: str) -> Path:
@@ -167,9 +159,7 @@ def _download_mnist_file(name: str) -> Path:
 
     try:
         pooch.get_logger().setLevel("WARNING")
-        return Path(
-            pooch.retrieve(MNIST_URL + name, MNIST_SHA256[name], name, pooch.os_cache("vae_ext") / "mnist")
-        )
+        return Path(pooch.retrieve(MNIST_URL + name, MNIST_SHA256[name], name, pooch.os_cache("vae_ext") / "mnist"))
     except (OSError, ValueError) as error:
         # requests' exceptions are OSErrors; a wrong checksum is a ValueError.
         reason = "the checksum is wrong" if isinstance(error, ValueError) else type(error).__name__
@@ -207,16 +197,10 @@ def read_idx(path: Path) -> np.ndarray:
     if content[2] != IDX_UINT8:
         raise UserError(f"{path} holds IDX type 0x{content[2]:02x}: expected 0x08, unsigned bytes")
     header = 4 + 4 * content[3]
-    shape = (
-        tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
-        if len(content) >= header
-        else ()
-    )
+    shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4")) if len(content) >= header else ()
     expected = header + math.prod(shape)
     if len(content) != expected or content[3] == 0:
-        raise UserError(
-            f"{path} is truncated or corrupt: {len(content)} bytes, but its header promises {expected}"
-        )
+        raise UserError(f"{path} is truncated or corrupt: {len(content)} bytes, but its header promises {expected}")
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 

@@ -54,9 +54,7 @@ def _guarded(examination: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield from examination()
     except Exception as error:
         name = examination.__name__.strip("_")
-        yield Finding(
-            name, f"{type(error).__name__}: {_first_line(error)}", "see the line above, or report this"
-        )
+        yield Finding(name, f"{type(error).__name__}: {_first_line(error)}", "see the line above, or report this")
 
 
 def _python() -> Iterator[Finding]:
@@ -91,14 +89,10 @@ def _operators() -> Iterator[Finding]:
     try:
         error = _operator_error()
     except ImportError:
-        yield Finding(
-            "self-check", "not run: the operators cannot be imported", "mend what stands above first"
-        )
+        yield Finding("self-check", "not run: the operators cannot be imported", "mend what stands above first")
         return
     if error <= 1e-5:
-        yield Finding(
-            "self-check", f"bernoulli_log_prob agrees with the reference (relative error {error:.1e})"
-        )
+        yield Finding("self-check", f"bernoulli_log_prob agrees with the reference (relative error {error:.1e})")
     else:
         yield Finding(
             "self-check",
@@ -136,9 +130,7 @@ def _cuda() -> Iterator[Finding]:
     if torch.version.cuda is None:
         yield Finding("cuda", "not in this build of torch; everything runs on the CPU")
     elif not torch.cuda.is_available():
-        yield Finding(
-            "cuda", f"torch has CUDA {torch.version.cuda} but sees no usable GPU; everything runs on the CPU"
-        )
+        yield Finding("cuda", f"torch has CUDA {torch.version.cuda} but sees no usable GPU; everything runs on the CPU")
     else:
         yield Finding("cuda", f"{torch.version.cuda}, {torch.cuda.get_device_name()}")
 
@@ -149,9 +141,7 @@ def _training() -> Iterator[Finding]:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            yield Finding(
-                module, f"cannot be imported ({_first_line(error)}): needed for {purpose}", INSTALL_TRAINING
-            )
+            yield Finding(module, f"cannot be imported ({_first_line(error)}): needed for {purpose}", INSTALL_TRAINING)
 
 
 def _load_native() -> ModuleType:

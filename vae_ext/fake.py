@@ -7,28 +7,20 @@ follow from is looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-Size = Sequence[int | torch.SymInt]
+from vae_ext.arguments import check_together
+
+Size: TypeAlias = Sequence[int]  # or symbolic
 
 
 def _batch(event_ndim: int, *tensors: Tensor | None) -> Size:
     """What the batch dims of the tensors broadcast to; a 0-d tensor stands for a whole event."""
     shapes = [t.shape[: t.dim() - event_ndim] for t in tensors if t is not None and t.dim() >= event_ndim]
     return torch.broadcast_shapes(*shapes)
-
-
-def _check_events(event_ndim: int, **tensors: Tensor | None) -> None:
-    (first_name, first), *others = ((name, t) for name, t in tensors.items() if t is not None)
-    for name, tensor in others:
-        for d in range(-event_ndim, 0) if tensor.dim() >= event_ndim else ():
-            torch._check(
-                tensor.shape[d] == first.shape[d],
-                lambda name=name: f"{name} does not end in the event of {first_name}",
-            )
 
 
 def _event(event_ndim: int, tensor: Tensor) -> Size:
@@ -49,7 +41,7 @@ def _gradients(wanted: Sequence[bool], *arguments: Tensor | None) -> list[Tensor
 
 @torch.library.register_fake("vae_ext::bernoulli_log_prob")
 def _(logits: Tensor, x: Tensor, event_ndim: int) -> Tensor:
-    _check_events(event_ndim, logits=logits, x=x)
+    check_together(event_ndim, logits=logits, x=x)
     return _sums(logits, _batch(event_ndim, logits, x))
 
 
@@ -60,7 +52,7 @@ def _(grad: Tensor, logits: Tensor, x: Tensor, event_ndim: int, wanted: Sequence
 
 @torch.library.register_fake("vae_ext::normal_log_prob")
 def _(mean: Tensor, scale: Tensor, x: Tensor, kind: str, event_ndim: int) -> Tensor:
-    _check_events(event_ndim, mean=mean, scale=scale, x=x)
+    check_together(event_ndim, mean=mean, scale=scale, x=x)
     return _sums(mean, _batch(event_ndim, mean, scale, x))
 
 
@@ -73,9 +65,14 @@ def _(
 
 @torch.library.register_fake("vae_ext::normal_kl")
 def _(
-    mean: Tensor, scale: Tensor, prior_mean: Tensor | None, prior_scale: Tensor | None, kind: str, event_ndim: int
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None,
+    prior_scale: Tensor | None,
+    kind: str,
+    event_ndim: int,
 ) -> Tensor:
-    _check_events(event_ndim, mean=mean, scale=scale, prior_mean=prior_mean, prior_scale=prior_scale)
+    check_together(event_ndim, mean=mean, scale=scale, prior_mean=prior_mean, prior_scale=prior_scale)
     return _sums(mean, _batch(event_ndim, mean, scale, prior_mean, prior_scale))
 
 
@@ -104,7 +101,7 @@ def _(
     kind: str,
     event_ndim: int,
 ) -> Tensor:
-    _check_events(event_ndim, mean=mean, scale=scale)
+    check_together(event_ndim, mean=mean, scale=scale)
     return mean.new_empty((*_samples(num_samples), *_batch(event_ndim, mean, scale), *_event(event_ndim, mean)))
 
 
@@ -122,7 +119,7 @@ def _z_and_sums(
     num_samples: int | None,
     event_ndim: int,
 ) -> tuple[Tensor, Tensor]:
-    _check_events(event_ndim, mean=mean, scale=scale, prior_mean=prior_mean, prior_scale=prior_scale)
+    check_together(event_ndim, mean=mean, scale=scale, prior_mean=prior_mean, prior_scale=prior_scale)
     batch = _batch(event_ndim, mean, scale)
     z = mean.new_empty((*_samples(num_samples), *batch, *_event(event_ndim, mean)))
     return z, _sums(mean, (*samples_of_sums, *batch))

@@ -26,12 +26,22 @@ Noise). Without `rng_state` the state is drawn from torch's generator, so `torch
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
 from torch.autograd import forward_ad
 
 from vae_ext import _native, reference
-from vae_ext.arguments import Scale, ScaleKind, resolve_event_ndim, resolve_prior, resolve_scale
+from vae_ext.arguments import (
+    Scale,
+    ScaleKind,
+    as_parameter,
+    check_together,
+    resolve_event_ndim,
+    resolve_prior,
+    resolve_scale,
+)
 
 _native.load()
 
@@ -62,6 +72,8 @@ def make_rng_state(generator: Generator | None = None, device: torch.device | st
     """
     if generator is None:
         return torch.randint(0, _MAX_INT64, (2,), dtype=torch.int64, device=device)
+    if not isinstance(generator, Generator):
+        raise TypeError(f"generator is of type {type(generator).__name__}; expected a torch.Generator or None")
     state = torch.randint(0, _MAX_INT64, (2,), dtype=torch.int64, device=generator.device, generator=generator)
     return state if device is None else state.to(device)
 
@@ -112,10 +124,11 @@ def normal_rsample(
     ndim = resolve_event_ndim(event_ndim, mean=mean)
     state = _rng_state(rng_state, generator, mean)
     _check_counts(num_samples, first_row, stream)
-    scale = _like(scale, mean)
+    scale = as_parameter(kind, scale, mean)
     if _transformed():
-        epsilon = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
-        return reference.normal_rsample(mean, **{kind: scale}, num_samples=num_samples, event_ndim=ndim, epsilon=epsilon)
+        keywords = _keywords(ndim, mean, kind, scale)
+        keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
+        return reference.normal_rsample(num_samples=num_samples, **keywords)
     return torch.ops.vae_ext.normal_rsample(mean, scale, state, num_samples, first_row, stream, kind, ndim)
 
 
@@ -158,13 +171,20 @@ def normal_kl(
     """
     scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
     prior_scale = resolve_prior(
-        kind, prior_log_var=prior_log_var, prior_log_std=prior_log_std, prior_std=prior_std, prior_var=prior_var
+        kind,
+        prior_log_var=prior_log_var,
+        prior_log_std=prior_log_std,
+        prior_std=prior_std,
+        prior_var=prior_var,
     )
     ndim = resolve_event_ndim(event_ndim, mean=mean)
-    scale, prior_mean, prior_scale = _like(scale, mean), _maybe_like(prior_mean, mean), _maybe_like(prior_scale, mean)
+    scale = as_parameter(kind, scale, mean)
+    prior_mean, prior_scale = (
+        _optional("prior_mean", prior_mean, mean),
+        _optional("prior_scale", prior_scale, mean),
+    )
     if _transformed():
-        priors = _prior_arguments(kind, prior_mean, prior_scale)
-        return reference.normal_kl(mean, **{kind: scale}, **priors, event_ndim=ndim)
+        return reference.normal_kl(**_keywords(ndim, mean, kind, scale, prior_mean, prior_scale))
     return torch.ops.vae_ext.normal_kl(mean, scale, prior_mean, prior_scale, kind, ndim)
 
 
@@ -202,18 +222,24 @@ def normal_rsample_kl(
     """
     scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
     prior_scale = resolve_prior(
-        kind, prior_log_var=prior_log_var, prior_log_std=prior_log_std, prior_std=prior_std, prior_var=prior_var
+        kind,
+        prior_log_var=prior_log_var,
+        prior_log_std=prior_log_std,
+        prior_std=prior_std,
+        prior_var=prior_var,
     )
     ndim = resolve_event_ndim(event_ndim, mean=mean)
     state = _rng_state(rng_state, generator, mean)
     _check_counts(num_samples, first_row, stream)
-    scale, prior_mean, prior_scale = _like(scale, mean), _maybe_like(prior_mean, mean), _maybe_like(prior_scale, mean)
+    scale = as_parameter(kind, scale, mean)
+    prior_mean, prior_scale = (
+        _optional("prior_mean", prior_mean, mean),
+        _optional("prior_scale", prior_scale, mean),
+    )
     if _transformed():
-        epsilon = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
-        priors = _prior_arguments(kind, prior_mean, prior_scale)
-        return reference.normal_rsample_kl(
-            mean, **{kind: scale}, num_samples=num_samples, **priors, event_ndim=ndim, epsilon=epsilon
-        )
+        keywords = _keywords(ndim, mean, kind, scale, prior_mean, prior_scale)
+        keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
+        return reference.normal_rsample_kl(num_samples=num_samples, **keywords)
     return torch.ops.vae_ext.normal_rsample_kl(
         mean, scale, prior_mean, prior_scale, state, num_samples, first_row, stream, kind, ndim
     )
@@ -257,18 +283,24 @@ def normal_rsample_log_ratio(
     """
     scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
     prior_scale = resolve_prior(
-        kind, prior_log_var=prior_log_var, prior_log_std=prior_log_std, prior_std=prior_std, prior_var=prior_var
+        kind,
+        prior_log_var=prior_log_var,
+        prior_log_std=prior_log_std,
+        prior_std=prior_std,
+        prior_var=prior_var,
     )
     ndim = resolve_event_ndim(event_ndim, mean=mean)
     state = _rng_state(rng_state, generator, mean)
     _check_counts(num_samples, first_row, stream)
-    scale, prior_mean, prior_scale = _like(scale, mean), _maybe_like(prior_mean, mean), _maybe_like(prior_scale, mean)
+    scale = as_parameter(kind, scale, mean)
+    prior_mean, prior_scale = (
+        _optional("prior_mean", prior_mean, mean),
+        _optional("prior_scale", prior_scale, mean),
+    )
     if _transformed():
-        epsilon = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
-        priors = _prior_arguments(kind, prior_mean, prior_scale)
-        return reference.normal_rsample_log_ratio(
-            mean, **{kind: scale}, num_samples=num_samples, **priors, event_ndim=ndim, epsilon=epsilon
-        )
+        keywords = _keywords(ndim, mean, kind, scale, prior_mean, prior_scale)
+        keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
+        return reference.normal_rsample_log_ratio(num_samples=num_samples, **keywords)
     return torch.ops.vae_ext.normal_rsample_log_ratio(
         mean, scale, prior_mean, prior_scale, state, num_samples, first_row, stream, kind, ndim
     )
@@ -295,6 +327,7 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor, *, event_ndim: int | None = No
     """
     ndim = resolve_event_ndim(event_ndim, logits=logits, x=x)
     if _transformed():
+        check_together(ndim, logits=logits, x=x)
         return reference.bernoulli_log_prob(logits, x, event_ndim=ndim)
     return torch.ops.vae_ext.bernoulli_log_prob(logits, x, ndim)
 
@@ -331,9 +364,10 @@ def normal_log_prob(
     if x is None:
         raise TypeError("x was left out; expected a tensor")
     ndim = resolve_event_ndim(event_ndim, mean=mean, x=x)
-    scale = _like(scale, mean)
+    scale = as_parameter(kind, scale, mean)
     if _transformed():
-        return reference.normal_log_prob(mean, x=x, **{kind: scale}, event_ndim=ndim)
+        check_together(ndim, mean=mean, x=x)
+        return reference.normal_log_prob(x=x, **_keywords(ndim, mean, kind, scale))
     return torch.ops.vae_ext.normal_log_prob(mean, scale, x, kind, ndim)
 
 
@@ -345,16 +379,26 @@ def _transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def _like(value: Scale, mean: Tensor) -> Tensor:
-    return value if isinstance(value, Tensor) else mean.new_full((), value)
+def _optional(name: str, value: Scale | None, mean: Tensor) -> Tensor | None:
+    return None if value is None else as_parameter(name, value, mean)
 
 
-def _maybe_like(value: Scale | None, mean: Tensor) -> Tensor | None:
-    return None if value is None else _like(value, mean)
-
-
-def _prior_arguments(kind: ScaleKind, mean: Tensor | None, scale: Tensor | None) -> dict[str, Tensor | None]:
-    return {"prior_mean": mean, f"prior_{kind}": scale}
+def _keywords(
+    event_ndim: int,
+    mean: Tensor,
+    kind: ScaleKind,
+    scale: Tensor,
+    prior_mean: Tensor | None = None,
+    prior_scale: Tensor | None = None,
+) -> dict[str, Any]:
+    """The checked arguments that a Gaussian operator's eager reference takes them by."""
+    tensors: dict[str, Tensor | None] = {"mean": mean, kind: scale}
+    if prior_mean is not None:
+        tensors["prior_mean"] = prior_mean
+    if prior_scale is not None:
+        tensors[f"prior_{kind}"] = prior_scale
+    check_together(event_ndim, **tensors)
+    return {**tensors, "event_ndim": event_ndim}
 
 
 def _rng_state(rng_state: Tensor | None, generator: Generator | None, mean: Tensor) -> Tensor:
@@ -363,21 +407,27 @@ def _rng_state(rng_state: Tensor | None, generator: Generator | None, mean: Tens
     if generator is not None:
         raise ValueError("generator and rng_state were both given; expected at most one of them")
     if not isinstance(rng_state, Tensor):
-        raise TypeError(f"rng_state is a {type(rng_state).__name__}; expected a tensor from make_rng_state")
+        raise TypeError(f"rng_state is of type {type(rng_state).__name__}; expected a tensor from make_rng_state")
     return rng_state
 
 
 def _check_counts(num_samples: int | None, first_row: int, stream: int) -> None:
     if num_samples is not None and (isinstance(num_samples, bool) or not isinstance(num_samples, (int, torch.SymInt))):
-        raise TypeError(f"num_samples is a {type(num_samples).__name__}; expected an int or None")
+        raise TypeError(f"num_samples is of type {type(num_samples).__name__}; expected an int or None")
     if isinstance(first_row, bool) or not isinstance(first_row, (int, torch.SymInt)):
-        raise TypeError(f"first_row is a {type(first_row).__name__}; expected an int")
+        raise TypeError(f"first_row is of type {type(first_row).__name__}; expected an int")
     if isinstance(stream, bool) or not isinstance(stream, int):
-        raise TypeError(f"stream is a {type(stream).__name__}; expected an int")
+        raise TypeError(f"stream is of type {type(stream).__name__}; expected an int")
 
 
 def _epsilon(
-    mean: Tensor, scale: Tensor, state: Tensor, num_samples: int | None, first_row: int, stream: int, event_ndim: int
+    mean: Tensor,
+    scale: Tensor,
+    state: Tensor,
+    num_samples: int | None,
+    first_row: int,
+    stream: int,
+    event_ndim: int,
 ) -> Tensor:
     """The noise itself, as a constant: what the sampler would draw for a standard normal of this shape."""
     batch = mean.shape[: mean.dim() - event_ndim]
@@ -387,4 +437,4 @@ def _epsilon(
     epsilon: Tensor = torch.ops.vae_ext.normal_rsample(
         zeros, zeros.new_ones(()), state, num_samples, first_row, stream, "std", event_ndim
     )
-    return epsilon.to(mean.dtype)
+    return epsilon

@@ -156,9 +156,7 @@ def _show_grid(axes: Axes, images: np.ndarray, columns: int, gap: float = 1.0) -
         canvas[top : top + height, left : left + width] = image
     picture = canvas[..., 0] if channels == 1 else canvas
     aspect = canvas.shape[0] / canvas.shape[1]
-    axes.imshow(
-        picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(0, 1, 1, 0), aspect=aspect
-    )
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(0, 1, 1, 0), aspect=aspect)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)

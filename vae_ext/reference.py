@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from vae_ext.arguments import Scale, ScaleKind, resolve_event_ndim, resolve_prior, resolve_scale
+from vae_ext.arguments import Scale, ScaleKind, as_parameter, resolve_event_ndim, resolve_prior, resolve_scale
 
 LOG_2_PI = math.log(2 * math.pi)
 
@@ -46,7 +46,7 @@ def normal_rsample(
     """
     scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
     resolve_event_ndim(event_ndim, mean=mean)
-    scale = _as_parameter(scale, mean)
+    scale = as_parameter(kind, scale, mean)
     epsilon = _noise(mean, scale, num_samples, epsilon, generator, rng_state, first_row, stream)
     return _rsample(mean, scale, kind, epsilon)
 
@@ -81,7 +81,7 @@ def normal_kl(
     event_ndim = resolve_event_ndim(event_ndim, mean=mean)
     return _kl(
         _widen(mean),
-        _widen(_as_parameter(scale, mean)),
+        _widen(as_parameter(kind, scale, mean)),
         kind,
         _widen_optional(prior_mean, mean),
         _widen_optional(prior_scale, mean),
@@ -119,7 +119,7 @@ def normal_rsample_kl(
         prior_var=prior_var,
     )
     event_ndim = resolve_event_ndim(event_ndim, mean=mean)
-    scale = _as_parameter(scale, mean)
+    scale = as_parameter(kind, scale, mean)
     epsilon = _noise(mean, scale, num_samples, epsilon, generator, rng_state, first_row, stream)
     kl = _kl(
         _widen(mean),
@@ -166,7 +166,7 @@ def normal_rsample_log_ratio(
         prior_var=prior_var,
     )
     event_ndim = resolve_event_ndim(event_ndim, mean=mean)
-    scale = _as_parameter(scale, mean)
+    scale = as_parameter(kind, scale, mean)
     epsilon = _noise(mean, scale, num_samples, epsilon, generator, rng_state, first_row, stream)
     z = _rsample(mean, scale, kind, epsilon)
 
@@ -176,7 +176,7 @@ def normal_rsample_log_ratio(
     log_q = -0.5 * (_log_var(wide_scale, kind) + rounded_epsilon.square())
     log_p = -0.5 * _squared_error(wide_z, _widen_optional(prior_mean, mean))
     if prior_scale is not None:
-        prior_scale = _widen(_as_parameter(prior_scale, mean))
+        prior_scale = _widen(as_parameter(f"prior_{kind}", prior_scale, mean))
         log_p = log_p / _var(prior_scale, kind) - 0.5 * _log_var(prior_scale, kind)
     return z, _sum_event(log_p - log_q, event_ndim)
 
@@ -206,7 +206,7 @@ def normal_log_prob(
     scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
     event_ndim = resolve_event_ndim(event_ndim, mean=mean, x=x)
     assert x is not None  # or resolve_event_ndim would have raised
-    wide_mean, wide_scale = _widen(mean), _widen(_as_parameter(scale, mean))
+    wide_mean, wide_scale = _widen(mean), _widen(as_parameter(kind, scale, mean))
     squared_error = (x.to(wide_mean.dtype) - wide_mean).square()
     log_prob = -0.5 * (LOG_2_PI + _log_var(wide_scale, kind) + squared_error / _var(wide_scale, kind))
     return _sum_event(log_prob, event_ndim)
@@ -303,11 +303,5 @@ def _widen(tensor: Tensor) -> Tensor:
     return tensor.to(_wide_dtype(tensor))
 
 
-def _as_parameter(scale: Scale, like: Tensor) -> Tensor:
-    if isinstance(scale, Tensor):
-        return scale
-    return torch.tensor(scale, dtype=_wide_dtype(like), device=like.device)
-
-
 def _widen_optional(prior: Scale | None, like: Tensor) -> Tensor | None:
-    return None if prior is None else _widen(_as_parameter(prior, like))
+    return None if prior is None else _widen(as_parameter("prior", prior, like))

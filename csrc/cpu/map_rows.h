@@ -127,8 +127,8 @@ class RowMap {
 
   const C* epsilon(int64_t j, int64_t n) {
     const int64_t* at = walker_.offset();
-    const float* values = noise_.at(static_cast<uint32_t>(at[kRow]), static_cast<uint32_t>(at[kSample]), j, n, axis_,
-                                    walker_.ahead());
+    const float* values =
+        noise_.at(static_cast<uint32_t>(at[kRow]), static_cast<uint32_t>(at[kSample]), j, n, axis_, walker_.ahead());
     if constexpr (sizeof(C) == sizeof(float)) {
       return values;
     } else {

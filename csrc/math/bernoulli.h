@@ -34,8 +34,7 @@ struct BernoulliLogProb {
   template <class V>
   static VAE_EXT_INLINE void merge(Sum<V>& sum, const Sum<V>& other) {
     sum.linear = sum.linear + other.linear;
-    sum.product_minus_1 =
-        fma(sum.product_minus_1, other.product_minus_1, sum.product_minus_1 + other.product_minus_1);
+    sum.product_minus_1 = fma(sum.product_minus_1, other.product_minus_1, sum.product_minus_1 + other.product_minus_1);
   }
   template <class V>
   static VAE_EXT_INLINE V value(const Sum<V>& sum) {

@@ -155,10 +155,10 @@ VAE_EXT_INLINE Mask<T> compare(F f, const Vec<T>& a, const Vec<T>& b) {
   return r;
 }
 
-#define VAE_EXT_LANEWISE(op)                                             \
-  template <class T>                                                     \
-  VAE_EXT_INLINE Vec<T> operator op(const Vec<T>& a, const Vec<T>& b) {  \
-    return each<T>([](auto x, auto y) { return x op y; }, a, b);         \
+#define VAE_EXT_LANEWISE(op)                                            \
+  template <class T>                                                    \
+  VAE_EXT_INLINE Vec<T> operator op(const Vec<T>& a, const Vec<T>& b) { \
+    return each<T>([](auto x, auto y) { return x op y; }, a, b);        \
   }
 VAE_EXT_LANEWISE(+)
 VAE_EXT_LANEWISE(-)
@@ -394,8 +394,7 @@ VAE_EXT_INLINE void store_partial(float* p, const Vec<float>& a, int count) {
 }
 VAE_EXT_INLINE Vec<float> half_to_float(const uint16_t* p) {
   Vec<float> r;
-  for (int i = 0; i < 2; ++i)
-    r.reg[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i)));
+  for (int i = 0; i < 2; ++i) r.reg[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i)));
   return r;
 }
 VAE_EXT_INLINE void float_to_half(uint16_t* p, const Vec<float>& a) {
@@ -545,7 +544,9 @@ VAE_EXT_INLINE Vec<float> scale2(const Vec<float>& p, const Vec<float>& n) {
 VAE_EXT_INLINE float absolute(float a) { return bits_float(float_bits(a) & 0x7FFFFFFFu); }
 VAE_EXT_INLINE double absolute(double a) { return ::fabs(a); }
 #if !defined(__CUDACC__)
-VAE_EXT_INLINE Vec<float> absolute(const Vec<float>& a) { return bits_float(float_bits(a) & Vec<uint32_t>(0x7FFFFFFF)); }
+VAE_EXT_INLINE Vec<float> absolute(const Vec<float>& a) {
+  return bits_float(float_bits(a) & Vec<uint32_t>(0x7FFFFFFF));
+}
 VAE_EXT_INLINE Vec<double> absolute(const Vec<double>& a) {
   return reinterpret<double>(reinterpret<int64_t>(a) & Vec<int64_t>(0x7FFFFFFFFFFFFFFF));
 }

@@ -15,9 +15,7 @@ using torch::autograd::variable_list;
 using OptionalTensor = std::optional<Tensor>;
 
 inline Tensor or_undefined(const OptionalTensor& tensor) { return tensor.value_or(Tensor()); }
-inline OptionalTensor or_none(const Tensor& tensor) {
-  return tensor.defined() ? OptionalTensor(tensor) : std::nullopt;
-}
+inline OptionalTensor or_none(const Tensor& tensor) { return tensor.defined() ? OptionalTensor(tensor) : std::nullopt; }
 
 inline bool any_requires_grad(std::initializer_list<Tensor> tensors) {
   if (!at::GradMode::is_enabled()) return false;

@@ -58,9 +58,8 @@ Tensor autograd(const Tensor& logits, const Tensor& x, int64_t event_ndim) {
 
 TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
   m.def("bernoulli_log_prob(Tensor logits, Tensor x, int event_ndim) -> Tensor", {at::Tag::pt2_compliant_tag});
-  m.def(
-      "bernoulli_log_prob_backward(Tensor grad, Tensor logits, Tensor x, int event_ndim, bool[2] wanted) -> Tensor[]",
-      {at::Tag::pt2_compliant_tag});
+  m.def("bernoulli_log_prob_backward(Tensor grad, Tensor logits, Tensor x, int event_ndim, bool[2] wanted) -> Tensor[]",
+        {at::Tag::pt2_compliant_tag});
   m.impl("bernoulli_log_prob", c10::DispatchKey::CPU, TORCH_FN(forward));
   m.impl("bernoulli_log_prob_backward", c10::DispatchKey::CPU, TORCH_FN(backward));
   m.impl("bernoulli_log_prob", c10::DispatchKey::Autograd, TORCH_FN(autograd));

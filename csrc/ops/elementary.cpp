@@ -24,8 +24,7 @@ cpu::Elementary parse(std::string_view name) {
 at::Tensor elementary(const at::Tensor& x, std::string_view name, bool scalar) {
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, "x is ", x.scalar_type(), "; expected float32");
   const at::Tensor in = x.contiguous(), out = at::empty_like(in);
-  cpu::kernels().elementary(parse(name), scalar, in.const_data_ptr<float>(), out.mutable_data_ptr<float>(),
-                            in.numel());
+  cpu::kernels().elementary(parse(name), scalar, in.const_data_ptr<float>(), out.mutable_data_ptr<float>(), in.numel());
   return out;
 }
 

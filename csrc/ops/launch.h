@@ -36,16 +36,16 @@ Tensor sum_rows(SumKernel kernel, const Layout& layout, const Spec& spec, at::Te
 // Writes the formula's one output, contiguous [samples, *batch, *event].
 void map_rows(MapKernel kernel, const Layout& layout, const Spec& spec, at::TensorList inputs, const Tensor& output);
 
-// Both of a datapoint's kernels while its inputs are in cache: the sampler, which writes z, then the sum, whose rows are
-// the batch (or, with `sum_over_samples`, each sample of it) and which may read z.
+// Both of a datapoint's kernels while its inputs are in cache: the sampler, which writes z, then the sum, whose rows
+// are the batch (or, with `sum_over_samples`, each sample of it) and which may read z.
 Tensor map_and_sum_rows(const Layout& layout, const Spec& spec, at::TensorList map_inputs, const Tensor& z,
                         SumKernel kernel, const Spec& sum_spec, at::TensorList sum_inputs, bool sum_over_samples);
 
 // The gradient of an operator's sums, [samples, *batch] or [*batch], checked.
 Tensor row_gradient(const Layout& layout, const char* name, const Tensor& grad, std::optional<int64_t> samples = {});
 
-// A gradient for each of the formula's outputs that is wanted, shaped and typed like the argument in `like`, summed over
-// what the argument was broadcast over. row_value is the gradient that each row's sum got, undefined for formulas
+// A gradient for each of the formula's outputs that is wanted, shaped and typed like the argument in `like`, summed
+// over what the argument was broadcast over. row_value is the gradient that each row's sum got, undefined for formulas
 // without one. Unwanted ones come back undefined.
 //
 // Beyond the results it allocates, where an argument is broadcast over more than kReplicaChunk rows, one row for each

@@ -19,8 +19,10 @@ void check_dtype(const Argument& argument, const Argument& first) {
   }
   TORCH_CHECK_TYPE(is_parameter_type(type), argument.name, " is ", type,
                    "; expected float32, float64, bfloat16 or float16");
-  TORCH_CHECK_TYPE(type == first.tensor.scalar_type(), argument.name, " is ", type, " but ", first.name, " is ",
-                   first.tensor.scalar_type(), "; both must have one dtype");
+  // One number for everything need not be rounded to half precision.
+  const bool wide_scalar = argument.tensor.dim() == 0 && type == compute_type_of(first.tensor);
+  TORCH_CHECK_TYPE(wide_scalar || type == first.tensor.scalar_type(), argument.name, " is ", type, " but ", first.name,
+                   " is ", first.tensor.scalar_type(), "; both must have one dtype");
 }
 
 void check_device(const Argument& argument, const Argument& first) {

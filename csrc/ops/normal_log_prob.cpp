@@ -42,8 +42,8 @@ class Node : public torch::autograd::Function<Node> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& mean, const Tensor& scale, const Tensor& x, Kind kind,
                         int64_t event_ndim) {
-    static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, Kind, int64_t)>(
-        "vae_ext::normal_log_prob");
+    static const auto op =
+        find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, Kind, int64_t)>("vae_ext::normal_log_prob");
     const at::AutoDispatchBelowADInplaceOrView guard;
     if (ctx) {
       ctx->save_for_backward({mean, scale, x});

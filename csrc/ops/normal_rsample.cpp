@@ -39,8 +39,9 @@ std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tenso
 
 Tensor call_forward(const Tensor& mean, const Tensor& scale, const NoiseArguments& noise, Kind kind,
                     int64_t event_ndim) {
-  static const auto op = find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, SymSamples, c10::SymInt, int64_t,
-                                        Kind, int64_t)>("vae_ext::normal_rsample");
+  static const auto op =
+      find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, SymSamples, c10::SymInt, int64_t, Kind, int64_t)>(
+          "vae_ext::normal_rsample");
   return op.call(mean, scale, noise.rng_state, noise.num_samples, noise.first_row, noise.stream, kind, event_ndim);
 }
 
@@ -75,8 +76,7 @@ class Node : public torch::autograd::Function<Node> {
       return in_places(call_rsample_backward(grad, mean, scale, noise, kind, event_ndim, wanted), wanted, kInputs);
     variable_list result(kInputs);
     if (wanted[0]) result[0] = grad;
-    if (wanted[1])
-      result[1] = call_rsample_backward(grad, mean, scale, noise, kind, event_ndim, {false, true}).front();
+    if (wanted[1]) result[1] = call_rsample_backward(grad, mean, scale, noise, kind, event_ndim, {false, true}).front();
     return result;
   }
 };
@@ -155,9 +155,8 @@ std::vector<Tensor> differentiable_rsample_backward(const Tensor& grad, const Te
                                                     int64_t event_ndim, Wanted wanted) {
   const Tensor epsilon = epsilon_like(grad, noise, event_ndim);
   return with_kind(parse_kind(kind), [&](auto k) {
-    return only_wanted(closed_form<NormalRsampleGradient<k.kValue>>(compute_type_of(grad), event_ndim,
-                                                                    {scale, grad, epsilon}, Tensor(), {mean, scale},
-                                                                    wanted),
+    return only_wanted(closed_form<NormalRsampleGradient<k.kValue>>(
+                           compute_type_of(grad), event_ndim, {scale, grad, epsilon}, Tensor(), {mean, scale}, wanted),
                        wanted);
   });
 }

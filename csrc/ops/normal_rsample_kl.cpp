@@ -63,10 +63,9 @@ std::tuple<Tensor, Tensor> call_forward(const variable_list& inputs, const Noise
 
 std::vector<Tensor> call_backward(const variable_list& grads, const variable_list& inputs, const NoiseArguments& noise,
                                   Kind kind, int64_t event_ndim, Wanted wanted) {
-  static const auto op = find_op<std::vector<Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                                     const OptionalTensor&, const OptionalTensor&, const Tensor&,
-                                                     SymSamples, c10::SymInt, int64_t, Kind, int64_t, Wanted)>(
-      "vae_ext::normal_rsample_kl_backward");
+  static const auto op = find_op<std::vector<Tensor>(
+      const Tensor&, const Tensor&, const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
+      const Tensor&, SymSamples, c10::SymInt, int64_t, Kind, int64_t, Wanted)>("vae_ext::normal_rsample_kl_backward");
   return op.call(grads[0], grads[1], inputs[0], inputs[1], or_none(inputs[2]), or_none(inputs[3]), noise.rng_state,
                  noise.num_samples, noise.first_row, noise.stream, kind, event_ndim, wanted);
 }
@@ -139,9 +138,9 @@ std::tuple<Tensor, Tensor> autograd(const Tensor& mean, const Tensor& scale, con
                                     c10::SymInt first_row, int64_t stream, Kind kind, int64_t event_ndim) {
   const NoiseArguments noise{rng_state, std::move(num_samples), std::move(first_row), stream};
   const bool record = any_requires_grad({mean, scale, or_undefined(prior_mean), or_undefined(prior_scale)});
-  const variable_list out =
-      record ? Node::apply(mean, scale, prior_mean, prior_scale, noise, kind, event_ndim)
-             : Node::forward(nullptr, mean, scale, prior_mean, prior_scale, noise, kind, event_ndim);
+  const variable_list out = record
+                                ? Node::apply(mean, scale, prior_mean, prior_scale, noise, kind, event_ndim)
+                                : Node::forward(nullptr, mean, scale, prior_mean, prior_scale, noise, kind, event_ndim);
   return {out[0], out[1]};
 }
 

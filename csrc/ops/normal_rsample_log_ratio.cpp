@@ -48,10 +48,10 @@ std::vector<Tensor> backward(const Tensor& grad_z, const Tensor& grad_r, const T
 
 std::vector<Tensor> call_backward(const variable_list& grads, const Tensor& z, const variable_list& inputs,
                                   const NoiseArguments& noise, Kind kind, int64_t event_ndim, Wanted wanted) {
-  static const auto op = find_op<std::vector<Tensor>(
-      const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, const OptionalTensor&,
-      const OptionalTensor&, const Tensor&, SymSamples, c10::SymInt, int64_t, Kind, int64_t, Wanted)>(
-      "vae_ext::normal_rsample_log_ratio_backward");
+  static const auto op =
+      find_op<std::vector<Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                  const OptionalTensor&, const OptionalTensor&, const Tensor&, SymSamples, c10::SymInt,
+                                  int64_t, Kind, int64_t, Wanted)>("vae_ext::normal_rsample_log_ratio_backward");
   return op.call(grads[0], grads[1], z, inputs[0], inputs[1], or_none(inputs[2]), or_none(inputs[3]), noise.rng_state,
                  noise.num_samples, noise.first_row, noise.stream, kind, event_ndim, wanted);
 }
@@ -63,10 +63,10 @@ std::vector<Tensor> differentiable_backward(const variable_list& grads, const Te
   return with_kind(parse_kind(kind), [&](auto k) {
     constexpr ScaleKind kKind = k.kValue;
     const auto type = compute_type_of(z);
-    return inputs[3].defined() ? closed_form<NormalLogRatioGradient<kKind, true>>(type, event_ndim, operands, grads[1],
-                                                                                  inputs, wanted)
-                               : closed_form<NormalLogRatioGradient<kKind, false>>(type, event_ndim, operands, grads[1],
-                                                                                   inputs, wanted);
+    return inputs[3].defined()
+               ? closed_form<NormalLogRatioGradient<kKind, true>>(type, event_ndim, operands, grads[1], inputs, wanted)
+               : closed_form<NormalLogRatioGradient<kKind, false>>(type, event_ndim, operands, grads[1], inputs,
+                                                                   wanted);
   });
 }
 
@@ -114,9 +114,9 @@ std::tuple<Tensor, Tensor> autograd(const Tensor& mean, const Tensor& scale, con
                                     c10::SymInt first_row, int64_t stream, Kind kind, int64_t event_ndim) {
   const NoiseArguments noise{rng_state, std::move(num_samples), std::move(first_row), stream};
   const bool record = any_requires_grad({mean, scale, or_undefined(prior_mean), or_undefined(prior_scale)});
-  const variable_list out =
-      record ? Node::apply(mean, scale, prior_mean, prior_scale, noise, kind, event_ndim)
-             : Node::forward(nullptr, mean, scale, prior_mean, prior_scale, noise, kind, event_ndim);
+  const variable_list out = record
+                                ? Node::apply(mean, scale, prior_mean, prior_scale, noise, kind, event_ndim)
+                                : Node::forward(nullptr, mean, scale, prior_mean, prior_scale, noise, kind, event_ndim);
   return {out[0], out[1]};
 }
 

@@ -22,7 +22,8 @@ void check_noise(const NoiseDraw& draw, const at::Device& device, int64_t rows, 
                     "; with ", rows, " rows it must lie in [0, 2^32 - rows]: row numbers are 32-bit counters");
   const int64_t groups = event_size / 4 + (event_size % 4 != 0);
   TORCH_CHECK_VALUE(groups == 0 || samples <= kCounterRange / groups, "num_samples is ", samples, " for events of ",
-                    event_size, " elements; num_samples * ceil(elements / 4) must not exceed 2^32: it is a 32-bit counter");
+                    event_size,
+                    " elements; num_samples * ceil(elements / 4) must not exceed 2^32: it is a 32-bit counter");
 }
 
 }  // namespace vae_ext

@@ -80,9 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     state = _read_state(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is not a checkpoint of this version of vae-ext train: it does not say {FORMAT!r}"
-        )
+        raise UserError(f"{path} is not a checkpoint of this version of vae-ext train: it does not say {FORMAT!r}")
     try:
         # On the meta device nothing is allocated until the weights are known to fit the sizes.
         with torch.device("meta"):

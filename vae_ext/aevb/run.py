@@ -146,9 +146,7 @@ def require_finite(record: Record, saved: int | None) -> None:
     if math.isfinite(record.train_bound) and math.isfinite(record.test_bound):
         return
     kept = "nothing was saved yet" if saved is None else f"the checkpoint of {saved:,} samples is kept"
-    raise UserError(
-        f"the bound was no longer finite after {record.samples:,} samples ({kept}): give a smaller --lr"
-    )
+    raise UserError(f"the bound was no longer finite after {record.samples:,} samples ({kept}): give a smaller --lr")
 
 
 def summarise(trainer: Trainer, records: list[Record]) -> dict[str, Any]:

@@ -55,9 +55,7 @@ class Trainer:
 
     def step(self) -> None:
         """One iteration: a minibatch drawn with replacement, its bound, the gradient, the update."""
-        rows = torch.randint(
-            self.dataset_size, (self.config.batch_size,), generator=self.generator, device=self.device
-        )
+        rows = torch.randint(self.dataset_size, (self.config.batch_size,), generator=self.generator, device=self.device)
         x = self.dataset.decode(self.dataset.train[rows])
         bound = sgvb_b(self.model, x, self.config.draws, generator=self.generator)
         self.optimizer.zero_grad()

@@ -1,0 +1,1 @@
+"""How fast the operators are, and against what; see benchmarks/README.md."""

@@ -1,0 +1,119 @@
+"""The machine that measures: what it is, how fast its memory is, and what else runs on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vae_ext
+from benchmarks.timing import seconds_of
+from vae_ext import _native
+
+# A machine on which others keep more cores busy than this is not quiet.
+QUIET_CORES = 0.15
+
+_ROOT = Path(__file__).parent.parent
+_BANDWIDTH_FLOATS = 128 * 1024**2
+_BANDWIDTH_CALLS = 15
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """What memory gives, in bytes per second."""
+
+    read: float
+    copy: float  # counting what is read and what is written
+
+
+def measure_bandwidth() -> Bandwidth:
+    """Reads and copies half a gibibyte in the ways that torch has, and takes the best."""
+    source, destination = torch.ones(2, _BANDWIDTH_FLOATS)
+    readers: list[tuple[Callable[[], object], int]] = [
+        (source.sum, source.nbytes),
+        (lambda: torch.linalg.vector_norm(source), source.nbytes),
+        (source.view(torch.int32).amax, source.nbytes),
+        (lambda: torch.dot(source, destination), 2 * source.nbytes),
+    ]
+    return Bandwidth(
+        read=max(nbytes / _fastest(reader) for reader, nbytes in readers),
+        copy=2 * source.nbytes / _fastest(lambda: destination.copy_(source)),
+    )
+
+
+def _fastest(call: Callable[[], object]) -> float:
+    return min(seconds_of(call) for _ in range(_BANDWIDTH_CALLS))
+
+
+class OtherLoad:
+    """How many cores are busy with anything but this process, from when this was made."""
+
+    def __init__(self) -> None:
+        self._start, self._busy, self._own = time.monotonic(), _busy_seconds(), _own_seconds()
+
+    def cores(self) -> float:
+        busy, own = _busy_seconds() - self._busy, _own_seconds() - self._own
+        return max(0.0, busy - own) / (time.monotonic() - self._start)
+
+
+def _busy_seconds() -> float:
+    """The time that all cores have spent on anything, or that a hypervisor gave to someone else."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def available_memory() -> int:
+    """The memory that can be had without swapping, in bytes."""
+    kibibytes = _field("/proc/meminfo", "MemAvailable").split()[0]
+    return int(kibibytes) * 1024
+
+
+def describe() -> dict[str, Any]:
+    """What a result depends on."""
+    native = _native.load()
+    return {
+        "cpu": _field("/proc/cpuinfo", "model name") or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "isa": native.cpu_capability(),
+        "system": platform.platform(),
+        "libc": " ".join(platform.libc_ver()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "vae_ext": vae_ext.__version__,
+        "compiler": native.build_info()["compiler"],
+        "commit": _commit(),
+    }
+
+
+def _field(path: str, name: str) -> str:
+    match = re.search(rf"^{name}\s*:\s*(.*)$", Path(path).read_text(), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def _commit() -> str:
+    """The commit of the sources, with "-dirty" after it where they differ from it."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=_ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

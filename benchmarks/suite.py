@@ -1,0 +1,98 @@
+"""Measures: first that the operators are right, then how fast they and their peers are."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+import vae_ext
+from benchmarks.timing import Effort, Timing, interleave, peak_bytes, seconds_of
+from benchmarks.workloads import SUITE, Inputs, Operator, Sizes, Workload
+from tests import accuracy
+from tests.cases import Case, select
+from vae_ext import reference
+from vae_ext.errors import UserError
+
+CONTESTANTS = ("eager", "compile", "ours")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was found of one workload, by contestant."""
+
+    workload: Workload
+    timings: Mapping[str, Timing]
+    peaks: Mapping[str, int]  # bytes
+    sizes: Sizes
+    compile_seconds: float
+    page_faults_per_round: float
+
+    def speedup(self, peer: str) -> float:
+        """How many times faster ours is than `peer`."""
+        return self.timings[peer].p20 / self.timings["ours"].p20
+
+    def bytes_per_second(self) -> float:
+        return self.sizes.moved / (self.timings["ours"].p20 * 1e-6)
+
+
+def chosen(only: str) -> Sequence[Workload]:
+    """The workloads whose name the regular expression `only` is found in."""
+    try:
+        pattern = re.compile(only)
+    except re.error as error:
+        raise UserError(f"--only {only} is not a regular expression: {error}") from error
+    workloads = [workload for workload in SUITE if pattern.search(workload.name)]
+    if not workloads:
+        raise UserError(f"--only {only} matches none of: {', '.join(workload.name for workload in SUITE)}")
+    return workloads
+
+
+def gate(operators: Collection[str], dtype: torch.dtype) -> list[Case]:
+    """The registered cases that have to be right before anything is measured."""
+    float16_overflows = ("extreme", "saturated") if dtype == torch.float16 else ()
+    return [case for case in select(*operators) if case.values not in float16_overflows]
+
+
+def check(case: Case, dtype: torch.dtype) -> None:
+    """Raises UserError unless values and gradients of the fused operator are accurate in `case`."""
+    try:
+        accuracy.check(case, case.make(dtype=dtype, requires_grad=True))
+    except Exception as error:
+        raise UserError(f"nothing was measured, because {case.id} is wrong in {dtype}: {error}") from error
+
+
+@contextmanager
+def fresh_compiler() -> Iterator[None]:
+    """torch.compile without what earlier runs left behind, loaded, and without processes of its own."""
+    with tempfile.TemporaryDirectory(prefix="vae_ext-benchmarks-") as folder:
+        os.environ |= {"TORCHINDUCTOR_CACHE_DIR": folder, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        torch.compile(torch.neg)(torch.ones(1000))
+        yield
+
+
+def measure(workload: Workload, dtype: torch.dtype, effort: Effort) -> Measurement:
+    """Times the three contestants on the same inputs; each draws its own noise."""
+    torch.manual_seed(0)
+    torch.compiler.reset()
+    eager: Operator = getattr(reference, workload.operator)
+    compiled: Operator = torch.compile(eager, dynamic=False, fullgraph=True)
+    ours: Operator = getattr(vae_ext, workload.operator)
+
+    inputs = Inputs(workload, dtype)
+    calls = {name: inputs.call(operator) for name, operator in zip(CONTESTANTS, (eager, compiled, ours), strict=True)}
+    compile_seconds = seconds_of(calls["compile"])
+    timings, page_faults_per_round = interleave(calls, effort)
+    return Measurement(
+        workload,
+        timings,
+        {name: peak_bytes(call) for name, call in calls.items()},
+        inputs.sizes(ours),
+        compile_seconds,
+        page_faults_per_round,
+    )

@@ -1,0 +1,109 @@
+"""Timing calls against each other in one process, and the memory that one of them takes."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import os
+import resource
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter, perf_counter_ns
+from typing import TypeAlias
+
+from torch.profiler import ProfilerActivity, profile
+
+Call: TypeAlias = Callable[[], object]
+
+# The profiler announces each start and stop on stderr otherwise, in the middle of the progress bar.
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+
+# Below this, the clock and the loop are seen.
+_SAMPLE_NS = 200_000
+_WARM_UP_CALLS = 5
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Percentiles of the time of one call, in microseconds."""
+
+    p20: float
+    median: float
+    p80: float
+    samples: int
+    calls_per_sample: int
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: for so many seconds, and so many rounds at least."""
+
+    seconds: float
+    rounds: int
+
+
+def interleave(calls: Mapping[str, Call], effort: Effort) -> tuple[dict[str, Timing], float]:
+    """Times every call once a round, and counts the page faults of a round.
+
+    Each round has another order, so that no call always finds the caches as the same other one left them.
+    """
+    repeats = {name: _repeats(call) for name, call in calls.items()}
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    rounds = 0
+    gc.collect()
+    gc.disable()
+    try:
+        faults, end = _page_faults(), perf_counter() + effort.seconds
+        for order in itertools.cycle(itertools.permutations(calls)):
+            for name in order:
+                samples[name].append(_sample(calls[name], repeats[name]))
+            rounds += 1
+            if rounds >= effort.rounds and perf_counter() >= end:
+                break
+        faults = _page_faults() - faults
+    finally:
+        gc.enable()
+    return {name: _timing(samples[name], repeats[name]) for name in calls}, faults / rounds
+
+
+def seconds_of(call: Call) -> float:
+    """The time of one call."""
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+def peak_bytes(call: Call) -> int:
+    """The most memory that torch had allocated at once during the call, above what was there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = call()
+    del result
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes: list[int] = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(itertools.accumulate(changes, initial=0))
+
+
+def _sample(call: Call, repeats: int) -> float:
+    start = perf_counter_ns()
+    for _ in range(repeats):
+        call()
+    return (perf_counter_ns() - start) / repeats / 1000
+
+
+def _repeats(call: Call) -> int:
+    """How many calls last long enough to be timed together; warms them up, too."""
+    fastest = min(_sample(call, 1) for _ in range(_WARM_UP_CALLS))
+    return max(1, math.ceil(_SAMPLE_NS / 1000 / fastest))
+
+
+def _timing(samples: list[float], calls_per_sample: int) -> Timing:
+    deciles = statistics.quantiles(samples, n=10, method="inclusive")
+    return Timing(deciles[1], deciles[4], deciles[7], len(samples), calls_per_sample)
+
+
+def _page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
