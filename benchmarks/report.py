@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from rich import box
 from rich.table import Table
 
 from benchmarks.machine import QUIET_CORES, Bandwidth
 from benchmarks.suite import Measurement
 from benchmarks.workloads import target
 
-_MEBIBYTE = 1024**2
 _UNITS = {
     "eager": "times as fast as eager",
     "compile": "times as fast as torch.compile",
@@ -32,12 +32,12 @@ class Comparison:
     def missed(self) -> bool:
         return self.reached < self.wanted
 
-    def shown(self, form: str, plain: float) -> str:
-        """In the format `form`; what is wanted stands beside it where it is more than `plain`, or missed."""
+    def shown(self, form: str, floor: float) -> str:
+        """In the format `form`, with what is wanted beside it where that is missed or more than `floor`."""
         text = format(self.reached, form)
-        if self.missed or self.wanted > plain:
-            text += f" (≥ {format(self.wanted, form.replace('.1f', 'g'))})"
-        return f"[bold red]{text} ✗[/]" if self.missed else text
+        if self.missed:
+            return f"[bold red]{text} < {self.wanted:{form}} ✗[/]"
+        return f"{text} ≥ {self.wanted:{form}}" if self.wanted > floor else text
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,11 @@ class Report:
 
     def table(self) -> Table:
         """A row for each measurement; what misses its target is red, with a cross."""
-        table = Table(title="20th percentiles in µs a call, and how many times faster ours is")
+        table = Table(title="µs a call, and how many times as fast ours is", box=box.SIMPLE)
         for heading in ("operator", "pass", "shape"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("ours (median, p80)", "eager", "compile", "× eager", "× compile", "bandwidth"):
+        for heading in ("ours", "p80", "eager", "compile", "× eager", "× compile", "bandwidth", "memory"):
             table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("MiB (results)", justify="right", no_wrap=True)
         for measurement, following in zip(self.measurements, [*self.measurements[1:], None], strict=True):
             last = following is None or following.workload.operator != measurement.workload.operator
             table.add_row(*self._row(measurement), end_section=last)
@@ -118,14 +117,15 @@ class Report:
         return [
             workload.operator,
             workload.direction,
-            f"{workload.shape[0]} × {workload.shape[1]}",
-            f"{_time(ours.p20)} ({_time(ours.median)}, {_time(ours.p80)})",
+            "×".join(map(str, workload.shape)),
+            _time(ours.p20),
+            _time(ours.p80),
             _time(timings["eager"].p20),
             _time(timings["compile"].p20),
-            compared["eager"].shown(".1f", plain=1),
-            compared["compile"].shown(".1f", plain=1),
-            compared["bandwidth"].shown(".0%", plain=0),
-            f"{_mebibytes(measurement.peaks['ours'])} ({_mebibytes(measurement.sizes.new)})",
+            compared["eager"].shown(".1f", floor=1),
+            compared["compile"].shown(".1f", floor=1),
+            compared["bandwidth"].shown(".0%", floor=0),
+            f"{measurement.peaks['ours'] / measurement.sizes.new:.2f}",
         ]
 
     def _entry(self, measurement: Measurement) -> dict[str, Any]:
@@ -149,7 +149,3 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 def _time(microseconds: float) -> str:
     return f"{microseconds:.1f}" if microseconds < 100 else f"{microseconds:,.0f}"
-
-
-def _mebibytes(nbytes: int) -> str:
-    return f"{nbytes / _MEBIBYTE:.3g}"

@@ -21,7 +21,7 @@ from benchmarks.timing import Effort
 from benchmarks.workloads import Workload
 from vae_ext.errors import UserError
 
-_WIDTH_OF_A_PIPE = 160
+_WIDTH_OF_A_PIPE = 140
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def run(options: Options) -> None:
 
     load = machine.OtherLoad()
     bandwidth = machine.measure_bandwidth()
-    effort = Effort(seconds=0.1, rounds=6) if options.quick else Effort(seconds=1.5, rounds=20)
+    effort = Effort(seconds=0.1, rounds=6) if options.quick else Effort(seconds=1.5, rounds=24)
     named = {workload.name: workload for workload in workloads}
     with fresh_compiler():
         measurements = [measure(workload, dtype, effort) for workload in _shown(console, "speed", named)]

@@ -47,6 +47,8 @@ struct Problem {
   Noise noise;
   ScaleKind kind = ScaleKind::log_var;
   bool prior_scale = false;
+  // Write around the caches: the outputs would not stay in them.
+  bool past_cache = false;
   // Compute in float64 rather than float32.
   bool wide = false;
   // A row's sum s becomes factor * s + constant.

@@ -7,16 +7,17 @@ namespace vae_ext::cpu {
 namespace {
 
 template <class Formula, class C>
-VAE_EXT_INLINE void apply_segment(const C* const* in, const C* row_value, C* const* out, int64_t n) {
+VAE_EXT_INLINE void apply_segment(const C* const* in, const C* row_value, C* const* out, int64_t n, bool stream) {
   using V = Vec<C>;
   const V row(row_value ? *row_value : C(0));
+  for (int o = 0; o < Formula::kOutputs; ++o) stream = stream && is_aligned(out[o]);
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
     V v[Formula::kInputs], r[Formula::kOutputs];
     for (int i = 0; i < Formula::kInputs; ++i) v[i] = load(in[i] + j);
     Formula::apply(v, &row, r);
     for (int o = 0; o < Formula::kOutputs; ++o)
-      if (out[o]) store(out[o] + j, r[o]);
+      if (out[o]) stream ? store_past_cache(out[o] + j, r[o]) : store(out[o] + j, r[o]);
   }
   if (j == n) return;
   const int rest = static_cast<int>(n - j);
@@ -80,13 +81,18 @@ class RowMap {
     for (int d = p.rows.dims - p.rows.reduced_dims; d < p.rows.dims; ++d) replicas_ *= p.rows.size[d];
     if (p.rows.dims > 0) {
       const int last = p.rows.dims - 1;
-      const bool step = p.rows.size[last] > 1;
-      if (step && p.noise.row_stride[last] == 1 && p.noise.sample_stride[last] == 0) axis_ = NoiseBlock::Axis::row;
-      if (step && p.noise.row_stride[last] == 0 && p.noise.sample_stride[last] == 1) axis_ = NoiseBlock::Axis::sample;
+      if (p.noise.row_stride[last] == 1 && p.noise.sample_stride[last] == 0) axis_ = NoiseBlock::Axis::row;
+      if (p.noise.row_stride[last] == 0 && p.noise.sample_stride[last] == 1) axis_ = NoiseBlock::Axis::sample;
     }
   }
 
   void run(int64_t begin, int64_t end) {
+    is_dense() ? run_dense(begin, end) : run_units(begin, end);
+    if (p_.past_cache) finish_past_cache();
+  }
+
+ private:
+  void run_units(int64_t begin, int64_t end) {
     const int64_t event = p_.rows.event, segments = (event + kSegment - 1) / kSegment;
     const int64_t chunks = (replicas_ + kReplicaChunk - 1) / kReplicaChunk;
     int64_t kept_rows = 1;
@@ -96,7 +102,8 @@ class RowMap {
       const int64_t j = (unit - chunk_index * segments) * kSegment;
       const int64_t n = event - j < kSegment ? event - j : kSegment;
       if (replicas_ == 1) {
-        single(chunk_index, j, n);
+        walker_.seek(chunk_index);
+        single(j, n, walker_.ahead());
       } else {
         const int64_t row = chunk_index / chunks, chunk = chunk_index - row * chunks;
         const int64_t first = chunk * kReplicaChunk;
@@ -108,27 +115,27 @@ class RowMap {
     }
   }
 
- private:
   // Epsilon is the last input, and not one of the operands.
   static constexpr int kOperands = Formula::kInputs - (kNoise ? 1 : 0);
   static constexpr int kOut = kOperands, kRowValue = kOut + Formula::kOutputs, kRow = kRowValue + 1, kSample = kRow + 1;
 
-  void apply(int64_t j, int64_t n, C* const* out) {
+  void apply(int64_t j, int64_t n, int64_t ahead, C* const* out, bool stream) {
     const int64_t* at = walker_.offset();
     const C* in[Formula::kInputs];
     inputs_.view(at, j, n, in);
-    if constexpr (kNoise) in[kOperands] = epsilon(j, n);
+    if constexpr (kNoise) in[kOperands] = epsilon(j, n, ahead);
     const C* row_value = p_.row_value.data ? static_cast<const C*>(p_.row_value.data) + at[kRowValue] : nullptr;
     if constexpr (LaterOf<Formula>::kDiffers) {
-      if (at[kSample] > 0) return apply_segment<typename Formula::Later>(in, row_value, out, n);
+      if (at[kSample] > 0) return apply_segment<typename Formula::Later>(in, row_value, out, n, stream);
     }
-    apply_segment<Formula>(in, row_value, out, n);
+    apply_segment<Formula>(in, row_value, out, n, stream);
   }
 
-  const C* epsilon(int64_t j, int64_t n) {
+  const C* epsilon(int64_t j, int64_t n, int64_t ahead) {
     const int64_t* at = walker_.offset();
+    const int64_t of_row = n < p_.rows.event ? n : p_.rows.event;
     const float* values =
-        noise_.at(static_cast<uint32_t>(at[kRow]), static_cast<uint32_t>(at[kSample]), j, n, axis_, walker_.ahead());
+        noise_.at(static_cast<uint32_t>(at[kRow]), static_cast<uint32_t>(at[kSample]), j, of_row, axis_, ahead);
     if constexpr (sizeof(C) == sizeof(float)) {
       return values;
     } else {
@@ -137,17 +144,42 @@ class RowMap {
     }
   }
 
-  void single(int64_t row, int64_t j, int64_t n) {
-    walker_.seek(row);
+  // Can a segment go on from one row into the next? Then short rows cost no more than long ones.
+  bool is_dense() const {
+    const int last = p_.rows.dims - 1;
+    if (replicas_ > 1 || last < 0 || p_.rows.event > kSegment / 2 || p_.row_value.data) return false;
+    for (int o = 0; o < Formula::kOutputs; ++o) {
+      const Operand& out = p_.out[o];
+      if (out.data && (out.dtype != kDTypeOf<C> || out.stride[last] != p_.rows.event)) return false;
+    }
+    if (kNoise && (p_.rows.event % 4 != 0 || axis_ != NoiseBlock::Axis::row)) return false;
+    return !LaterOf<Formula>::kDiffers && inputs_.dense(last, p_.rows.event);
+  }
+
+  void run_dense(int64_t begin, int64_t end) {
+    const int64_t event = p_.rows.event, block = kSegment / event;
+    for (int64_t row = begin; row < end;) {
+      walker_.seek(row);
+      int64_t rows = end - row < block ? end - row : block;
+      if (walker_.ahead() + 1 < rows) rows = walker_.ahead() + 1;
+      single(0, rows * event, rows - 1);
+      row += rows;
+    }
+  }
+
+  // The walker's row, or as many rows from there as make n elements.
+  void single(int64_t j, int64_t n, int64_t ahead) {
     C* out[Formula::kOutputs];
+    bool stream = p_.past_cache;
     for (int o = 0; o < Formula::kOutputs; ++o) {
       const Operand& operand = p_.out[o];
       const bool direct = operand.dtype == kDTypeOf<C>;
       out[o] = !operand.data ? nullptr
                : direct      ? static_cast<C*>(operand.data) + walker_.offset()[kOut + o] + j
                              : sums_[o].term();
+      stream = stream && direct;
     }
-    apply(j, n, out);
+    apply(j, n, ahead, out, stream);
     for (int o = 0; o < Formula::kOutputs; ++o)
       if (out[o] == sums_[o].term()) write_segment(p_.out[o], walker_.offset()[kOut + o] + j, n, out[o]);
   }
@@ -163,7 +195,7 @@ class RowMap {
     for (int o = 0; o < Formula::kOutputs; ++o) target[o] = walker_.offset()[kOut + o] + shift + j;
     for (int64_t replica = 0; replica < count; ++replica) {
       walker_.seek(first + replica);
-      apply(j, n, out);
+      apply(j, n, walker_.ahead(), out, false);
       for (int o = 0; o < Formula::kOutputs; ++o)
         if (out[o]) sums_[o].add(n);
     }

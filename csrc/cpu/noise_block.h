@@ -12,7 +12,14 @@ class NoiseBlock {
   NoiseBlock(const Noise& noise, int64_t event)
       : key_(noise_key(noise.seed, noise.offset, noise.stream)),
         first_row_(noise.first_row),
-        groups_(static_cast<uint32_t>((event + 3) / 4)) {}
+        groups_(static_cast<uint32_t>((event + 3) / 4)) {
+    uint32_t lanes[kLanes];
+    store(lanes, group_order());
+    for (int i = 0; i < kLanes && groups_ > 0; ++i) {
+      lane_row_[i] = lanes[i] / groups_;
+      lane_group_[i] = lanes[i] % groups_;
+    }
+  }
 
   // Which number the rows after this one step.
   enum class Axis { none, row, sample };
@@ -30,6 +37,7 @@ class NoiseBlock {
   }
 
  private:
+  using W = Vec<uint32_t>;
   static constexpr uint32_t kCapacity = 2048;
 
   VAE_EXT_NOINLINE void fill(uint32_t row, uint32_t sample, int64_t j, int64_t n, Axis axis, int64_t ahead) {
@@ -43,38 +51,47 @@ class NoiseBlock {
     j_ = j;
     stride_ = 4 * groups;
     const uint32_t first_group = sample * groups_ + static_cast<uint32_t>(j / 4);
-    // Samples of a row follow each other in the group number; rows wrap it.
-    draw(first_row_ + row, first_group, items_ * groups, axis == Axis::row ? groups : 0);
+    // Samples of a row follow each other in the group number; rows start it over.
+    if (axis == Axis::row && groups == groups_) {
+      draw_rows(first_row_ + row, first_group);
+    } else {
+      draw_groups(first_row_ + row, first_group, items_ * groups);
+    }
   }
 
-  // `count` counters in order from (row, group); with `wrap`, the group starts over and the row steps after so many.
-  void draw(uint32_t row, uint32_t group, uint32_t count, uint32_t wrap) {
-    using W = Vec<uint32_t>;
-    uint32_t lanes[kLanes], rows[kLanes] = {};
-    store(lanes, group_order());
-    for (int i = 0; wrap && i < kLanes; ++i) {
-      rows[i] = lanes[i] / wrap;
-      lanes[i] = lanes[i] % wrap;
-    }
-    W in_row = load(lanes), row_step = load(rows);
-    const uint32_t whole_rows = wrap ? kLanes / wrap : 0;
-    const W advance(wrap ? kLanes % wrap : kLanes), limit(wrap);
+  void draw_groups(uint32_t row, uint32_t group, uint32_t count) {
+    W lane_group = group_order() + W(group);
     for (uint32_t done = 0; done < count; done += kLanes) {
-      Vec<float> normals[4];
-      normals_of(key_, in_row + W(group), row_step + W(row), normals);
-      store_groups(epsilon_ + 4 * done, normals[0], normals[1], normals[2], normals[3]);
-      in_row = in_row + advance;
-      if (wrap == 0) continue;
-      const auto over = reinterpret<int32_t>(in_row) > reinterpret<int32_t>(limit - W(1));
-      in_row = select(over, in_row - limit, in_row);
-      row_step = row_step + W(whole_rows) - reinterpret<uint32_t>(over);
+      draw(lane_group, W(row), epsilon_ + 4 * done);
+      lane_group = lane_group + W(kLanes);
     }
+  }
+
+  // All groups of items_ rows; a lane past the last group goes on in the next row.
+  void draw_rows(uint32_t row, uint32_t first_group) {
+    W lane_group = load(lane_group_), lane_row = load(lane_row_) + W(row);
+    const W last(groups_ - 1), wrap(groups_), rows_a_step(kLanes / groups_), groups_a_step(kLanes % groups_);
+    for (uint32_t done = 0; done < items_ * groups_; done += kLanes) {
+      draw(lane_group + W(first_group), lane_row, epsilon_ + 4 * done);
+      lane_group = lane_group + groups_a_step;
+      const auto over = as_int(lane_group) > as_int(last);
+      lane_group = select(over, lane_group - wrap, lane_group);
+      lane_row = lane_row + rows_a_step - as_uint(over);
+    }
+  }
+
+  VAE_EXT_INLINE void draw(const W& group, const W& row, float* out) const {
+    Vec<float> normals[4];
+    normals_of(key_, group, row, normals);
+    store_groups(out, normals[0], normals[1], normals[2], normals[3]);
   }
 
   const NoiseKey key_;
   const uint32_t first_row_, groups_;
   uint32_t row_ = 0, sample_ = 0, items_ = 0, stride_ = 0;
   int64_t j_ = -1;
+  // Where the lanes of the first vector of a block of rows stand.
+  uint32_t lane_row_[kLanes] = {}, lane_group_[kLanes] = {};
   alignas(64) float epsilon_[kCapacity + 4 * kLanes];
 };
 

@@ -90,31 +90,46 @@ VAE_EXT_NOINLINE void write_segment(const Operand& operand, int64_t at, int64_t 
 template <class C, int kCount>
 class Inputs {
  public:
+  // What is one number everywhere is spread out once.
   Inputs(const Operand* operands, const Rows& rows) : operands_(operands) {
     for (int i = 0; i < kCount; ++i) {
       const Operand& operand = operands[i];
-      direct_[i] = operand.dtype == kDTypeOf<C> && !operand.scalar;
-      constant_[i] = operand.scalar;
-      for (int d = 0; d < rows.dims; ++d) constant_[i] = constant_[i] && operand.stride[d] == 0;
-      if (constant_[i]) fill(i, 0, rows.event < kSegment ? rows.event : kSegment);
+      bool constant = operand.scalar;
+      for (int d = 0; d < rows.dims; ++d) constant = constant && operand.stride[d] == 0;
+      if (constant) fill(i, 0, kSegment);
+      const bool direct = operand.dtype == kDTypeOf<C> && !operand.scalar;
+      base_[i] = direct ? static_cast<const C*>(operand.data) : buffer_[i];
+      step_[i] = direct ? 1 : 0;
+      staged_[i] = !direct && !constant;
+      any_staged_ = any_staged_ || staged_[i];
     }
   }
 
   // Element j on of the row whose offset in each operand is `row`; in[i] is good until the next call.
   void view(const int64_t* row, int64_t j, int64_t n, const C** in) {
+    for (int i = 0; i < kCount; ++i) in[i] = base_[i] + step_[i] * (row[i] + j);
+    if (any_staged_) stage(row, j, n);
+  }
+
+  // Do rows that follow each other along dim d follow each other in memory, in every operand?
+  bool dense(int d, int64_t event) const {
+    for (int i = 0; i < kCount; ++i)
+      if (step_[i] * operands_[i].stride[d] != step_[i] * event || staged_[i]) return false;
+    return true;
+  }
+
+ private:
+  VAE_EXT_NOINLINE void stage(const int64_t* row, int64_t j, int64_t n) {
     for (int i = 0; i < kCount; ++i) {
-      in[i] = buffer_[i];
-      if (direct_[i]) {
-        in[i] = static_cast<const C*>(operands_[i].data) + row[i] + j;
-      } else if (operands_[i].scalar) {
-        if (!constant_[i]) fill(i, row[i], n);
+      if (!staged_[i]) continue;
+      if (operands_[i].scalar) {
+        fill(i, row[i], n);
       } else {
         read_segment(operands_[i], row[i] + j, n, buffer_[i]);
       }
     }
   }
 
- private:
   void fill(int i, int64_t at, int64_t n) {
     C value{};
     read_segment(operands_[i], at, 1, &value);
@@ -122,7 +137,9 @@ class Inputs {
   }
 
   const Operand* operands_;
-  bool direct_[kCount], constant_[kCount];
+  const C* base_[kCount];
+  int64_t step_[kCount];
+  bool staged_[kCount], any_staged_ = false;
   alignas(64) C buffer_[kCount][kSegment];
 };
 

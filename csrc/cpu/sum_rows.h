@@ -1,6 +1,7 @@
 // Sums of a term over each row, in a tree that depends on the row's length alone:
 //   lane j mod 16 of accumulator (j div 16) mod 4, at most 16 terms in order          (a segment of 1024)
-//   the four accumulators by pairs, then segments in order, lane by lane               (a span of 16384)
+//   the accumulators by pairs, the last part of a vector joining the second pair       (a segment of 1024)
+//   segments in order, lane by lane                                                    (a span of 16384)
 //   the 16 lanes by halves, then spans in order, in double
 #pragma once
 
@@ -51,19 +52,19 @@ VAE_EXT_INLINE Vec<C> sum_segment(const C* const* in, int64_t n) {
     add(sum2, j + 2 * kLanes);
     add(sum3, j + 3 * kLanes);
   }
-  if (j < n) {
-    // One body for what is left, whole vectors and part of one: the sums go through memory for it.
-    decltype(sum0) sums[kSums] = {sum0, sum1, sum2, sum3};
-    for (int k = 0; j < n; j += kLanes, ++k) {
-      const int count = n - j < kLanes ? static_cast<int>(n - j) : kLanes;
-      V v[Term::kInputs];
-      for (int i = 0; i < Term::kInputs; ++i) v[i] = load_partial(in[i] + j, count, static_cast<C>(Term::neutral(i)));
-      Term::add(sums[k], v);
-    }
-    sum0 = sums[0], sum1 = sums[1], sum2 = sums[2], sum3 = sums[3];
-  }
+  const int64_t whole = (n - j) / kLanes;
+  if (whole > 0) add(sum0, j);
+  if (whole > 1) add(sum1, j + kLanes);
+  if (whole > 2) add(sum2, j + 2 * kLanes);
+  j += whole * kLanes;
   Term::merge(sum0, sum1);
   Term::merge(sum2, sum3);
+  if (j < n) {
+    V v[Term::kInputs];
+    for (int i = 0; i < Term::kInputs; ++i)
+      v[i] = load_partial(in[i] + j, static_cast<int>(n - j), static_cast<C>(Term::neutral(i)));
+    Term::add(sum2, v);
+  }
   Term::merge(sum0, sum2);
   return Term::value(sum0);
 }

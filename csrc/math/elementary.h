@@ -82,7 +82,8 @@ VAE_EXT_INLINE V expm1(V x) {
   return select(a.n == constant<V>(0.0f), small, expm1_of(a.n, r_plus_tail));
 }
 
-// e^x - 1 - x: the excess of a variance ratio in the Gaussian KL. Error below 3 ulp, near zero too.
+// e^x - 1 - x: the excess of a variance ratio in the Gaussian KL. Error below 3 ulp, near zero too
+// (results below 2^-124 to 2^-147).
 template <class V>
 VAE_EXT_INLINE V expm1_minus_x(V x) {
   const V bounded = lesser_of(constant<V>(89.0f), x);
@@ -130,7 +131,7 @@ VAE_EXT_INLINE V log(V x) {
   return select(x == constant<V>(kInfinity), x, finite);
 }
 
-// ln(1 + x). Error below 1.5 ulp.
+// ln(1 + x). Error below 1.6 ulp.
 template <class V>
 VAE_EXT_INLINE V log1p(V x) {
   const V u = constant<V>(1.0f) + x;
@@ -151,7 +152,7 @@ VAE_EXT_INLINE V minus_log_ratio(V t, V ratio) {
   return select(near, t * t * log_tail(select(near, t, constant<V>(0.0f))), t - log(ratio));
 }
 
-// 1 / (1 + e^-x). Error below 2.4 ulp.
+// 1 / (1 + e^-x). Error below 2.5 ulp.
 template <class V>
 VAE_EXT_INLINE V sigmoid(V x) {
   const V t = exp_nonpositive(-absolute(x));
@@ -175,8 +176,8 @@ VAE_EXT_INLINE SinCos<V> sincospi_reduced(V x) {
   using Bits = decltype(float_bits(x));
   const Bits quadrant = as_uint(to_int(n));
   const auto swapped = (quadrant & Bits(1)) == Bits(1);
-  const Bits sin_sign = (quadrant & Bits(2)) << 30;
-  const Bits cos_sign = ((quadrant + Bits(1)) & Bits(2)) << 30;
+  const Bits sin_sign = (quadrant << 30) & Bits(0x80000000u);
+  const Bits cos_sign = ((quadrant + Bits(1)) << 30) & Bits(0x80000000u);
   return {bits_float(float_bits(select(swapped, cos, sin)) ^ sin_sign),
           bits_float(float_bits(select(swapped, sin, cos)) ^ cos_sign)};
 }

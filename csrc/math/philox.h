@@ -17,8 +17,9 @@ VAE_EXT_INLINE PhiloxWords<W> philox(PhiloxWords<W> c, uint32_t key0, uint32_t k
   constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
   constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
   for (int round = 0; round < 10; ++round) {
-    const W high0 = mul_high(c.word[0], kMultiplier0), low0 = c.word[0] * W(kMultiplier0);
-    const W high1 = mul_high(c.word[2], kMultiplier1), low1 = c.word[2] * W(kMultiplier1);
+    W high0, low0, high1, low1;
+    mul_wide(c.word[0], kMultiplier0, &high0, &low0);
+    mul_wide(c.word[2], kMultiplier1, &high1, &low1);
     c = {{high1 ^ c.word[1] ^ W(key0), low1, high0 ^ c.word[3] ^ W(key1), low0}};
     key0 += kWeyl0;
     key1 += kWeyl1;
@@ -60,9 +61,11 @@ VAE_EXT_INLINE NoiseKey noise_key(uint64_t seed, uint64_t offset, uint64_t strea
 // The four normals of one counter (DESIGN §2, Noise): `group` is sample * ceil(J / 4) + j / 4, `row` the global row.
 template <class V, class W>
 VAE_EXT_INLINE void normals_of(const NoiseKey& key, W group, W row, V* out) {
-  const PhiloxWords<W> w = philox<W>({{group, row, W(key.offset_low), W(key.offset_high)}}, key.key0, key.key1);
-  box_muller(w.word[0], w.word[1], &out[0], &out[1]);
-  box_muller(w.word[2], w.word[3], &out[2], &out[3]);
+  using Pairs = decltype(pair_words(group));
+  const PhiloxWords<Pairs> counter{{pair_words(group), pair_words(row), Pairs(key.offset_low), Pairs(key.offset_high)}};
+  const PhiloxWords<Pairs> w = philox(counter, key.key0, key.key1);
+  box_muller(unpair_words(w.word[0]), unpair_words(w.word[1]), &out[0], &out[1]);
+  box_muller(unpair_words(w.word[2]), unpair_words(w.word[3]), &out[2], &out[3]);
 }
 
 }  // namespace vae_ext

@@ -54,8 +54,12 @@ VAE_EXT_INLINE uint32_t as_uint(int32_t a) { return static_cast<uint32_t>(a); }
 VAE_EXT_INLINE float greater_of(float a, float b) { return a > b ? a : b; }
 VAE_EXT_INLINE double greater_of(double a, double b) { return a > b ? a : b; }
 VAE_EXT_INLINE float lesser_of(float a, float b) { return a < b ? a : b; }
-VAE_EXT_INLINE uint32_t mul_high(uint32_t a, uint32_t b) {
-  return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
+VAE_EXT_INLINE uint32_t pair_words(uint32_t a) { return a; }
+VAE_EXT_INLINE uint32_t unpair_words(uint32_t a) { return a; }
+VAE_EXT_INLINE void mul_wide(uint32_t a, uint32_t b, uint32_t* high, uint32_t* low) {
+  const uint64_t product = static_cast<uint64_t>(a) * b;
+  *high = static_cast<uint32_t>(product >> 32);
+  *low = static_cast<uint32_t>(product);
 }
 
 // IEEE binary16, for machines without the instruction; rounds to nearest even, keeps NaN a quiet NaN.
@@ -257,6 +261,30 @@ VAE_EXT_INLINE void store_partial(T* p, const Vec<T>& a, int count) {
   for (int i = 0; i < count; ++i) p[i] = lanes[i];
 }
 
+// A store of whole cache lines that does not read them first nor keep them, where the machine has one; then
+// finish_past_cache() before another thread may look. p must be aligned.
+template <class T>
+VAE_EXT_INLINE bool is_aligned(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) % 64 == 0;
+}
+template <class T>
+VAE_EXT_INLINE void store_past_cache(T* p, const Vec<T>& a) {
+#if defined(__AVX512F__)
+  for (int i = 0; i < Vec<T>::kCount; ++i)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(p + i * Vec<T>::kWidth), (__m512i)a.reg[i]);
+#elif defined(__AVX2__)
+  for (int i = 0; i < Vec<T>::kCount; ++i)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p + i * Vec<T>::kWidth), (__m256i)a.reg[i]);
+#else
+  store(p, a);
+#endif
+}
+VAE_EXT_INLINE void finish_past_cache() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
 // By halves: lane i + 8 onto lane i, then 4, 2, 1. The order is part of the result.
 template <class T>
 VAE_EXT_INLINE T horizontal_sum(const Vec<T>& a) {
@@ -295,14 +323,34 @@ VAE_EXT_INLINE Vec<float> rint(const Vec<float>& a) {
   return each<float>([](__m512 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); },
                      a);
 }
-VAE_EXT_INLINE Vec<uint32_t> mul_high(const Vec<uint32_t>& a, uint32_t b) {
-  const __m512i factor = _mm512_set1_epi64(b);
-  const __m512i lanes = (__m512i)a.reg[0];
-  const __m512i even = _mm512_mul_epu32(lanes, factor);
-  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(lanes, 32), factor);
-  Vec<uint32_t> r;
-  r.reg[0] = (Vec<uint32_t>::Reg)_mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+// The same 16 words as two registers of 64-bit lanes, in whose low halves the even and the odd words lie (the high
+// halves hold anything): the form in which the processor multiplies words in full.
+struct WordPairs {
+  __m512i half[2];
+  WordPairs() = default;
+  VAE_EXT_INLINE explicit WordPairs(uint32_t value) { half[0] = half[1] = _mm512_set1_epi32(static_cast<int>(value)); }
+};
+VAE_EXT_INLINE WordPairs pair_words(const Vec<uint32_t>& a) {
+  WordPairs r;
+  r.half[0] = (__m512i)a.reg[0];
+  r.half[1] = _mm512_srli_epi64((__m512i)a.reg[0], 32);
   return r;
+}
+VAE_EXT_INLINE Vec<uint32_t> unpair_words(const WordPairs& a) {
+  Vec<uint32_t> r;
+  r.reg[0] = (Vec<uint32_t>::Reg)_mm512_mask_shuffle_epi32(a.half[0], 0xAAAA, a.half[1], _MM_PERM_CCAA);
+  return r;
+}
+VAE_EXT_INLINE WordPairs operator^(const WordPairs& a, const WordPairs& b) {
+  WordPairs r;
+  for (int i = 0; i < 2; ++i) r.half[i] = _mm512_xor_si512(a.half[i], b.half[i]);
+  return r;
+}
+VAE_EXT_INLINE void mul_wide(const WordPairs& a, uint32_t b, WordPairs* high, WordPairs* low) {
+  for (int i = 0; i < 2; ++i) {
+    low->half[i] = _mm512_mul_epu32(a.half[i], _mm512_set1_epi32(static_cast<int>(b)));
+    high->half[i] = _mm512_srli_epi64(low->half[i], 32);
+  }
 }
 VAE_EXT_INLINE __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1); }
 VAE_EXT_INLINE Vec<float> greater_of(const Vec<float>& a, const Vec<float>& b) {
@@ -357,16 +405,38 @@ VAE_EXT_INLINE Vec<float> sqrt(const Vec<float>& a) {
 VAE_EXT_INLINE Vec<float> rint(const Vec<float>& a) {
   return each<float>([](__m256 x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }, a);
 }
-VAE_EXT_INLINE Vec<uint32_t> mul_high(const Vec<uint32_t>& a, uint32_t b) {
-  const __m256i factor = _mm256_set1_epi64x(b);
-  return each<uint32_t>(
-      [factor](auto x) {
-        const __m256i lanes = (__m256i)x;
-        const __m256i even = _mm256_mul_epu32(lanes, factor);
-        const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(lanes, 32), factor);
-        return (Vec<uint32_t>::Reg)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
-      },
-      a);
+struct WordPairs {
+  __m256i half[4];
+  WordPairs() = default;
+  VAE_EXT_INLINE explicit WordPairs(uint32_t value) {
+    for (__m256i& h : half) h = _mm256_set1_epi32(static_cast<int>(value));
+  }
+};
+VAE_EXT_INLINE WordPairs pair_words(const Vec<uint32_t>& a) {
+  WordPairs r;
+  for (int i = 0; i < 2; ++i) {
+    r.half[2 * i] = (__m256i)a.reg[i];
+    r.half[2 * i + 1] = _mm256_srli_epi64((__m256i)a.reg[i], 32);
+  }
+  return r;
+}
+VAE_EXT_INLINE Vec<uint32_t> unpair_words(const WordPairs& a) {
+  Vec<uint32_t> r;
+  for (int i = 0; i < 2; ++i)
+    r.reg[i] =
+        (Vec<uint32_t>::Reg)_mm256_blend_epi32(a.half[2 * i], _mm256_slli_epi64(a.half[2 * i + 1], 32), 0xAA);
+  return r;
+}
+VAE_EXT_INLINE WordPairs operator^(const WordPairs& a, const WordPairs& b) {
+  WordPairs r;
+  for (int i = 0; i < 4; ++i) r.half[i] = _mm256_xor_si256(a.half[i], b.half[i]);
+  return r;
+}
+VAE_EXT_INLINE void mul_wide(const WordPairs& a, uint32_t b, WordPairs* high, WordPairs* low) {
+  for (int i = 0; i < 4; ++i) {
+    low->half[i] = _mm256_mul_epu32(a.half[i], _mm256_set1_epi32(static_cast<int>(b)));
+    high->half[i] = _mm256_srli_epi64(low->half[i], 32);
+  }
 }
 VAE_EXT_INLINE __m256i first_lanes(int count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -432,13 +502,16 @@ VAE_EXT_LANE_LOOP Vec<float> sqrt(const Vec<float>& a) {
 VAE_EXT_LANE_LOOP Vec<float> rint(const Vec<float>& a) {
   return each_lane([](float x) { return ::rintf(x); }, a);
 }
-VAE_EXT_LANE_LOOP Vec<uint32_t> mul_high(const Vec<uint32_t>& a, uint32_t b) {
-  uint32_t lanes[kLanes];
+using WordPairs = Vec<uint32_t>;
+VAE_EXT_INLINE Vec<uint32_t> pair_words(const Vec<uint32_t>& a) { return a; }
+VAE_EXT_INLINE Vec<uint32_t> unpair_words(const Vec<uint32_t>& a) { return a; }
+VAE_EXT_LANE_LOOP void mul_wide(const Vec<uint32_t>& a, uint32_t b, Vec<uint32_t>* high, Vec<uint32_t>* low) {
+  uint32_t lanes[kLanes], upper[kLanes];
   store(lanes, a);
-  for (uint32_t& lane : lanes) lane = mul_high(lane, b);
-  return load(lanes);
+  for (int i = 0; i < kLanes; ++i) mul_wide(lanes[i], b, &upper[i], &lanes[i]);
+  *high = load(upper);
+  *low = load(lanes);
 }
-
 VAE_EXT_LANE_LOOP Vec<float> half_to_float(const uint16_t* p) {
   float lanes[kLanes];
   for (int i = 0; i < kLanes; ++i) lanes[i] = half_to_float(p[i]);

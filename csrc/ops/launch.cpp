@@ -13,6 +13,9 @@ using cpu::kSegment;
 using cpu::kSpan;
 using Strides = at::DimVector;
 
+// Bytes of output from which on they would push each other out of the cache before anyone read them.
+constexpr int64_t kPastCacheBytes = int64_t{24} << 20;
+
 // Elements worth waking another thread for.
 constexpr int64_t kGrainElements = 8192;
 
@@ -95,7 +98,11 @@ class Builder {
   void row_value(const Tensor& tensor) {
     if (tensor.defined()) set(problem_.row_value, tensor, 0);
   }
-  void output(int o, const Tensor& tensor, int64_t event_ndim) { set(problem_.out[o], tensor, event_ndim); }
+  void output(int o, const Tensor& tensor, int64_t event_ndim) {
+    set(problem_.out[o], tensor, event_ndim);
+    output_bytes_ += static_cast<int64_t>(tensor.nbytes());
+    problem_.past_cache = output_bytes_ >= kPastCacheBytes;
+  }
 
   // The dims over which `like` is broadcast, as bits.
   uint64_t broadcast_dims(const Tensor& like) const {
@@ -211,6 +218,7 @@ class Builder {
   bool has_samples_ = false;
   at::DimVector size_;
   Problem problem_;
+  int64_t output_bytes_ = 0;
   std::vector<Slot> slots_;
   std::vector<Tensor> keep_;
 };
