@@ -59,7 +59,7 @@ def box_muller(words: Words) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.fl
     radius_word, angle_word = pairs[..., 0], pairs[..., 1]
     # Both terms are multiples of 2^-33 below 2, so that float64 holds the sum exactly, as an fma would.
     uniform = (radius_word.astype(np.float32).astype(np.float64) * 2.0**-32 + 2.0**-33).astype(np.float32)
-    half_turns = angle_word.astype(np.uint32).view(np.int32).astype(np.float32).astype(np.float64) * 2.0**-31
+    half_turns = angle_word.astype(np.float64) * 2.0**-31
     radius = np.sqrt(-2 * np.log(uniform.astype(np.float64)))
     lanes = np.stack([radius * np.cos(np.pi * half_turns), radius * np.sin(np.pi * half_turns)], -1)
     return lanes.reshape(*words.shape), np.repeat(radius, 2, -1)

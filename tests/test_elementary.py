@@ -73,7 +73,7 @@ def sincospi(x: Doubles) -> tuple[Doubles, Doubles]:
 FUNCTIONS: dict[str, tuple[Callable[[Doubles], Doubles], float]] = {
     "exp": (np.exp, 1.0),
     "expm1": (np.expm1, 1.5),
-    "expm1_minus_x": (expm1_minus_x, 3.0),
+    "expm1_minus_x": (expm1_minus_x, 10.0),
     "log": (np.log, 1.0),
     "log1p": (np.log1p, 1.6),
     "sigmoid": (special.expit, 2.5),

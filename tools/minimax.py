@@ -65,9 +65,15 @@ class Target:
         return float(max(abs((mp.polyval(exact, x) - self.f(x)) * self.weight(x)) for x in self.nodes(3001)))
 
 
+def exp2_slope(f: mp.mpf) -> mp.mpf:
+    """(2^f - 1) / f."""
+    return mp.expm1(f * mp.log(2)) / f
+
+
 HALF_LN2 = 0.3467
 TARGETS = (
     Target(exp_tail, lambda r: 1 / exp_tail(r), -HALF_LN2, HALF_LN2, 5),
+    Target(exp2_slope, lambda f: abs(f) / mp.power(2, f), -0.5, 0.5, 5),
     Target(log_tail, lambda f: 1 / log_tail(f), 0.7071 - 1, 1.4143 - 1, 8),
     Target(sin_tail, lambda s: s, 1e-9, 1 / 16, 3),
     Target(cos_tail, lambda s: s, 1e-9, 1 / 16, 3),

@@ -87,7 +87,7 @@ class RowMap {
   }
 
   void run(int64_t begin, int64_t end) {
-    is_dense() ? run_dense(begin, end) : run_units(begin, end);
+    is_direct() ? run_direct(begin, end) : run_units(begin, end);
     if (p_.past_cache) finish_past_cache();
   }
 
@@ -103,7 +103,7 @@ class RowMap {
       const int64_t n = event - j < kSegment ? event - j : kSegment;
       if (replicas_ == 1) {
         walker_.seek(chunk_index);
-        single(j, n, walker_.ahead());
+        single(j, n);
       } else {
         const int64_t row = chunk_index / chunks, chunk = chunk_index - row * chunks;
         const int64_t first = chunk * kReplicaChunk;
@@ -119,23 +119,22 @@ class RowMap {
   static constexpr int kOperands = Formula::kInputs - (kNoise ? 1 : 0);
   static constexpr int kOut = kOperands, kRowValue = kOut + Formula::kOutputs, kRow = kRowValue + 1, kSample = kRow + 1;
 
-  void apply(int64_t j, int64_t n, int64_t ahead, C* const* out, bool stream) {
-    const int64_t* at = walker_.offset();
-    const C* in[Formula::kInputs];
-    inputs_.view(at, j, n, in);
-    if constexpr (kNoise) in[kOperands] = epsilon(j, n, ahead);
-    const C* row_value = p_.row_value.data ? static_cast<const C*>(p_.row_value.data) + at[kRowValue] : nullptr;
+  const C* row_value_at(const int64_t* at) const {
+    return p_.row_value.data ? static_cast<const C*>(p_.row_value.data) + at[kRowValue] : nullptr;
+  }
+
+  static VAE_EXT_INLINE void apply(int64_t sample, const C* const* in, const C* row_value, C* const* out, int64_t n,
+                                   bool stream) {
     if constexpr (LaterOf<Formula>::kDiffers) {
-      if (at[kSample] > 0) return apply_segment<typename Formula::Later>(in, row_value, out, n, stream);
+      if (sample > 0) return apply_segment<typename Formula::Later>(in, row_value, out, n, stream);
     }
     apply_segment<Formula>(in, row_value, out, n, stream);
   }
 
-  const C* epsilon(int64_t j, int64_t n, int64_t ahead) {
-    const int64_t* at = walker_.offset();
+  // Of n elements from j on of a row, or of as many rows as make n elements.
+  const C* epsilon(int64_t row, int64_t sample, int64_t j, int64_t n, int64_t ahead) {
     const int64_t of_row = n < p_.rows.event ? n : p_.rows.event;
-    const float* values =
-        noise_.at(static_cast<uint32_t>(at[kRow]), static_cast<uint32_t>(at[kSample]), j, of_row, axis_, ahead);
+    const float* values = noise_.at(static_cast<uint32_t>(row), static_cast<uint32_t>(sample), j, of_row, axis_, ahead);
     if constexpr (sizeof(C) == sizeof(float)) {
       return values;
     } else {
@@ -144,31 +143,64 @@ class RowMap {
     }
   }
 
-  // Can a segment go on from one row into the next? Then short rows cost no more than long ones.
-  bool is_dense() const {
-    const int last = p_.rows.dims - 1;
-    if (replicas_ > 1 || last < 0 || p_.rows.event > kSegment / 2 || p_.row_value.data) return false;
-    for (int o = 0; o < Formula::kOutputs; ++o) {
-      const Operand& out = p_.out[o];
-      if (out.data && (out.dtype != kDTypeOf<C> || out.stride[last] != p_.rows.event)) return false;
-    }
-    if (kNoise && (p_.rows.event % 4 != 0 || axis_ != NoiseBlock::Axis::row)) return false;
-    return !LaterOf<Formula>::kDiffers && inputs_.dense(last, p_.rows.event);
+  void apply_at_walker(int64_t j, int64_t n, C* const* out, bool stream) {
+    const int64_t* at = walker_.offset();
+    const C* in[Formula::kInputs];
+    inputs_.view(at, j, n, in);
+    if constexpr (kNoise) in[kOperands] = epsilon(at[kRow], at[kSample], j, n, walker_.ahead());
+    apply(at[kSample], in, row_value_at(at), out, n, stream);
   }
 
-  void run_dense(int64_t begin, int64_t end) {
-    const int64_t event = p_.rows.event, block = kSegment / event;
+  // Rows of one segment each that are read and written where they stand: along the innermost dim only pointers move.
+  bool is_direct() const {
+    bool direct = replicas_ == 1 && p_.rows.dims > 0 && p_.rows.event <= kSegment && inputs_.ready();
+    for (int o = 0; o < Formula::kOutputs; ++o) direct = direct && (!p_.out[o].data || p_.out[o].dtype == kDTypeOf<C>);
+    return direct;
+  }
+
+  // Of direct rows, can a segment go on from one row into the next? Then short rows cost no more than long ones.
+  bool is_dense() const {
+    const int last = p_.rows.dims - 1;
+    bool dense = !p_.row_value.data && p_.rows.event <= kSegment / 2;
+    for (int i = 0; i < kOperands; ++i)
+      dense = dense && (inputs_.is_constant(i) || p_.in[i].stride[last] == p_.rows.event);
+    for (int o = 0; o < Formula::kOutputs; ++o)
+      dense = dense && (!p_.out[o].data || p_.out[o].stride[last] == p_.rows.event);
+    return dense && (!kNoise || (p_.rows.event % 4 == 0 && axis_ == NoiseBlock::Axis::row));
+  }
+
+  void run_direct(int64_t begin, int64_t end) {
+    const int last = p_.rows.dims - 1;
+    const int64_t event = p_.rows.event, block = is_dense() ? kSegment / event : 1;
     for (int64_t row = begin; row < end;) {
       walker_.seek(row);
-      int64_t rows = end - row < block ? end - row : block;
-      if (walker_.ahead() + 1 < rows) rows = walker_.ahead() + 1;
-      single(0, rows * event, rows - 1);
+      const int64_t left = end - row, ahead = walker_.ahead() + 1, rows = left < ahead ? left : ahead;
+      const int64_t* at = walker_.offset();
+      const C* in[Formula::kInputs];
+      inputs_.view(at, 0, event, in);
+      C* out[Formula::kOutputs];
+      for (int o = 0; o < Formula::kOutputs; ++o)
+        out[o] = p_.out[o].data ? static_cast<C*>(p_.out[o].data) + at[kOut + o] : nullptr;
+      const C* row_value = row_value_at(at);
+      int64_t number = at[kRow], sample = at[kSample];
+      for (int64_t done = 0; done < rows;) {
+        const int64_t count = rows - done < block ? rows - done : block;
+        if constexpr (kNoise)
+          in[kOperands] = epsilon(number, sample, 0, count * event, block > 1 ? count - 1 : rows - done - 1);
+        apply(sample, in, row_value, out, count * event, p_.past_cache);
+        for (int i = 0; i < kOperands; ++i) in[i] += count * inputs_.step(i, last);
+        for (int o = 0; o < Formula::kOutputs; ++o)
+          if (out[o]) out[o] += count * p_.out[o].stride[last];
+        if (row_value) row_value += count * p_.row_value.stride[last];
+        number += count * p_.noise.row_stride[last];
+        sample += count * p_.noise.sample_stride[last];
+        done += count;
+      }
       row += rows;
     }
   }
 
-  // The walker's row, or as many rows from there as make n elements.
-  void single(int64_t j, int64_t n, int64_t ahead) {
+  void single(int64_t j, int64_t n) {
     C* out[Formula::kOutputs];
     bool stream = p_.past_cache;
     for (int o = 0; o < Formula::kOutputs; ++o) {
@@ -179,7 +211,7 @@ class RowMap {
                              : sums_[o].term();
       stream = stream && direct;
     }
-    apply(j, n, ahead, out, stream);
+    apply_at_walker(j, n, out, stream);
     for (int o = 0; o < Formula::kOutputs; ++o)
       if (out[o] == sums_[o].term()) write_segment(p_.out[o], walker_.offset()[kOut + o] + j, n, out[o]);
   }
@@ -195,7 +227,7 @@ class RowMap {
     for (int o = 0; o < Formula::kOutputs; ++o) target[o] = walker_.offset()[kOut + o] + shift + j;
     for (int64_t replica = 0; replica < count; ++replica) {
       walker_.seek(first + replica);
-      apply(j, n, walker_.ahead(), out, false);
+      apply_at_walker(j, n, out, false);
       for (int o = 0; o < Formula::kOutputs; ++o)
         if (out[o]) sums_[o].add(n);
     }

@@ -111,12 +111,11 @@ class Inputs {
     if (any_staged_) stage(row, j, n);
   }
 
-  // Do rows that follow each other along dim d follow each other in memory, in every operand?
-  bool dense(int d, int64_t event) const {
-    for (int i = 0; i < kCount; ++i)
-      if (step_[i] * operands_[i].stride[d] != step_[i] * event || staged_[i]) return false;
-    return true;
-  }
+  // Is every operand read where it stands, or constant? Then view() only computes addresses.
+  bool ready() const { return !any_staged_; }
+  // What one step along dim d adds to in[i] of view().
+  int64_t step(int i, int d) const { return step_[i] * operands_[i].stride[d]; }
+  bool is_constant(int i) const { return step_[i] == 0; }
 
  private:
   VAE_EXT_NOINLINE void stage(const int64_t* row, int64_t j, int64_t n) {

@@ -70,39 +70,76 @@ VAE_EXT_INLINE Vec<C> sum_segment(const C* const* in, int64_t n) {
 }
 
 template <class Term, class C>
-void sum_rows_as(const Problem& p, int64_t begin, int64_t end) {
-  const int64_t event = p.rows.event;
-  const int64_t spans = event > kSpan ? (event + kSpan - 1) / kSpan : 1;
-  Inputs<C, Term::kInputs> inputs(p.in, p.rows);
-  constexpr int kOut = Term::kInputs;
-  Walker<kOut + 1> walker(p.rows);
-  for (int i = 0; i < Term::kInputs; ++i) walker.follow(i, p.in[i].stride);
-  walker.follow(kOut, p.out[0].stride);
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t row = spans == 1 ? unit : unit / spans;
-    const int64_t first = (unit - row * spans) * kSpan;
-    const int64_t last = event - first < kSpan ? event : first + kSpan;
-    walker.seek(row);
+class RowSums {
+ public:
+  explicit RowSums(const Problem& p) : p_(p), inputs_(p.in, p.rows), walker_(p.rows) {
+    for (int i = 0; i < kOut; ++i) walker_.follow(i, p.in[i].stride);
+    walker_.follow(kOut, p.out[0].stride);
+  }
+
+  void run(int64_t begin, int64_t end) {
+    const bool direct = p_.rows.dims > 0 && p_.rows.event <= kSegment && inputs_.ready();
+    direct ? run_direct(begin, end) : run_units(begin, end);
+  }
+
+ private:
+  static constexpr int kOut = Term::kInputs;
+
+  C finished(C sum) const { return fma(static_cast<C>(p_.factor), sum, static_cast<C>(p_.constant)); }
+
+  // Rows of one segment each that are read where they stand: along the innermost dim only pointers move.
+  void run_direct(int64_t begin, int64_t end) {
+    const int last = p_.rows.dims - 1;
+    for (int64_t row = begin; row < end;) {
+      walker_.seek(row);
+      const int64_t left = end - row, ahead = walker_.ahead() + 1, rows = left < ahead ? left : ahead;
+      const C* in[kOut];
+      inputs_.view(walker_.offset(), 0, p_.rows.event, in);
+      C* out = static_cast<C*>(p_.out[0].data) + walker_.offset()[kOut];
+      for (int64_t i = 0; i < rows; ++i) {
+        *out = finished(horizontal_sum(sum_segment<Term>(in, p_.rows.event)));
+        for (int k = 0; k < kOut; ++k) in[k] += inputs_.step(k, last);
+        out += p_.out[0].stride[last];
+      }
+      row += rows;
+    }
+  }
+
+  void run_units(int64_t begin, int64_t end) {
+    const int64_t event = p_.rows.event, spans = event > kSpan ? (event + kSpan - 1) / kSpan : 1;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t row = spans == 1 ? unit : unit / spans;
+      const int64_t first = (unit - row * spans) * kSpan;
+      const int64_t last = event - first < kSpan ? event : first + kSpan;
+      walker_.seek(row);
+      const C sum = horizontal_sum(span_sum(first, last));
+      if (spans > 1) {
+        static_cast<double*>(p_.out[0].data)[unit] = sum;
+      } else {
+        static_cast<C*>(p_.out[0].data)[walker_.offset()[kOut]] = finished(sum);
+      }
+    }
+  }
+
+  Vec<C> span_sum(int64_t first, int64_t last) {
     Vec<C> total(C(0));
     for (int64_t j = first; j < last; j += kSegment) {
       const int64_t n = last - j < kSegment ? last - j : kSegment;
-      const C* in[Term::kInputs];
-      inputs.view(walker.offset(), j, n, in);
+      const C* in[kOut];
+      inputs_.view(walker_.offset(), j, n, in);
       total = total + sum_segment<Term>(in, n);
     }
-    const C sum = horizontal_sum(total);
-    if (spans > 1) {
-      static_cast<double*>(p.out[0].data)[unit] = sum;
-    } else {
-      static_cast<C*>(p.out[0].data)[walker.offset()[kOut]] =
-          fma(static_cast<C>(p.factor), sum, static_cast<C>(p.constant));
-    }
+    return total;
   }
-}
+
+  const Problem& p_;
+  Inputs<C, kOut> inputs_;
+  Walker<kOut + 1> walker_;
+};
 
 template <class Term>
 void sum_rows(const Problem& p, int64_t begin, int64_t end) {
-  p.wide ? sum_rows_as<Term, double>(p, begin, end) : sum_rows_as<Term, float>(p, begin, end);
+  p.wide ? RowSums<Term, double>(p).run(begin, end) : RowSums<Term, float>(p).run(begin, end);
 }
 
 }  // namespace

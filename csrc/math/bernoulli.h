@@ -27,7 +27,7 @@ struct BernoulliLogProb {
   }
   template <class V>
   static VAE_EXT_INLINE void add(Sum<V>& sum, const V* in) {
-    const V t = exp_nonpositive(-absolute(in[0]));
+    const V t = exp_decay(minus_absolute(in[0]));
     sum.linear = sum.linear + fma(in[1], in[0], -greater_of(constant<V>(0.0), in[0]));
     sum.product_minus_1 = fma(sum.product_minus_1, t, sum.product_minus_1 + t);
   }

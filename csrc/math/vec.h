@@ -423,8 +423,7 @@ VAE_EXT_INLINE WordPairs pair_words(const Vec<uint32_t>& a) {
 VAE_EXT_INLINE Vec<uint32_t> unpair_words(const WordPairs& a) {
   Vec<uint32_t> r;
   for (int i = 0; i < 2; ++i)
-    r.reg[i] =
-        (Vec<uint32_t>::Reg)_mm256_blend_epi32(a.half[2 * i], _mm256_slli_epi64(a.half[2 * i + 1], 32), 0xAA);
+    r.reg[i] = (Vec<uint32_t>::Reg)_mm256_blend_epi32(a.half[2 * i], _mm256_slli_epi64(a.half[2 * i + 1], 32), 0xAA);
   return r;
 }
 VAE_EXT_INLINE WordPairs operator^(const WordPairs& a, const WordPairs& b) {
@@ -616,13 +615,19 @@ VAE_EXT_INLINE Vec<float> scale2(const Vec<float>& p, const Vec<float>& n) {
 
 VAE_EXT_INLINE float absolute(float a) { return bits_float(float_bits(a) & 0x7FFFFFFFu); }
 VAE_EXT_INLINE double absolute(double a) { return ::fabs(a); }
+VAE_EXT_INLINE float minus_absolute(float a) { return bits_float(float_bits(a) | 0x80000000u); }
+VAE_EXT_INLINE double minus_absolute(double a) { return -::fabs(a); }
 #if !defined(__CUDACC__)
 VAE_EXT_INLINE Vec<float> absolute(const Vec<float>& a) {
   return bits_float(float_bits(a) & Vec<uint32_t>(0x7FFFFFFF));
 }
+VAE_EXT_INLINE Vec<float> minus_absolute(const Vec<float>& a) {
+  return bits_float(float_bits(a) | Vec<uint32_t>(0x80000000u));
+}
 VAE_EXT_INLINE Vec<double> absolute(const Vec<double>& a) {
   return reinterpret<double>(reinterpret<int64_t>(a) & Vec<int64_t>(0x7FFFFFFFFFFFFFFF));
 }
+VAE_EXT_INLINE Vec<double> minus_absolute(const Vec<double>& a) { return -absolute(a); }
 #endif
 
 }  // namespace vae_ext

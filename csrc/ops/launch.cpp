@@ -104,18 +104,9 @@ class Builder {
     problem_.past_cache = output_bytes_ >= kPastCacheBytes;
   }
 
-  // The dims over which `like` is broadcast, as bits.
-  uint64_t broadcast_dims(const Tensor& like) const {
-    const Strides stride = strides_of(like, event_ndim());
-    uint64_t dims = 0;
-    for (size_t d = 0; d < size_.size(); ++d)
-      if (size_[d] != 1 && !carries(like, d)) dims |= uint64_t{1} << d;
-    return dims;
-  }
-
   // The problem with the dims of `reduced` last and all dims coalesced.
   const Problem& finish(uint64_t reduced = 0) {
-    std::vector<size_t> order;
+    c10::SmallVector<size_t, 8> order;
     for (const bool pass : {false, true})
       for (size_t d = 0; d < size_.size(); ++d)
         if (size_[d] != 1 && ((reduced >> d & 1) != 0) == pass) order.push_back(d);
@@ -148,12 +139,6 @@ class Builder {
 
   void insert_sample_dim(Strides& values, int64_t value) const {
     values.insert(samples_last_ ? values.end() : values.begin(), value);
-  }
-
-  // Does the tensor have this dim, in full?
-  bool carries(const Tensor& tensor, size_t d) const {
-    const int64_t own = dim_in(tensor, d, event_ndim());
-    return own >= 0 && tensor.size(own) == size_[d];
   }
 
   // Which dim of the tensor is row dim d, or -1. Dims align at the end of the batch; the sample dim stands before them
@@ -219,8 +204,8 @@ class Builder {
   at::DimVector size_;
   Problem problem_;
   int64_t output_bytes_ = 0;
-  std::vector<Slot> slots_;
-  std::vector<Tensor> keep_;
+  c10::SmallVector<Slot, 12> slots_;
+  c10::SmallVector<Tensor, 4> keep_;
 };
 
 void inputs_of(Builder& builder, at::TensorList inputs) {
@@ -291,18 +276,16 @@ class Gradients {
       : kernel_(kernel), layout_(layout), spec_(spec), inputs_(inputs), row_value_(row_value) {}
 
   Tensor add(int slot, const Tensor& like) {
-    const Builder builder(layout_, spec_, spec_.samples);
-    Target target{slot, like, at::empty(like.sizes(), like.options()), {}, builder.broadcast_dims(like)};
-    targets_.push_back(target);
-    return target.result;
+    targets_.push_back({slot, like, at::empty(like.sizes(), like.options()), {}, broadcast_dims(like)});
+    return targets_.back().result;
   }
 
   // One pass for all outputs that are summed over the same dims.
   void run() {
-    std::vector<bool> done(targets_.size(), false);
+    c10::SmallVector<bool, kMaxOutputs> done(targets_.size(), false);
     for (size_t first = 0; first < targets_.size(); ++first) {
       if (done[first]) continue;
-      std::vector<Target*> together;
+      c10::SmallVector<Target*, kMaxOutputs> together;
       for (size_t k = first; k < targets_.size(); ++k) {
         if (targets_[k].reduced != targets_[first].reduced) continue;
         done[k] = true;
@@ -313,7 +296,7 @@ class Gradients {
   }
 
  private:
-  void run_together(const std::vector<Target*>& targets) {
+  void run_together(c10::ArrayRef<Target*> targets) {
     const uint64_t reduced = targets.front()->reduced;
     Builder builder(layout_, spec_, spec_.samples);
     inputs_of(builder, inputs_);
@@ -334,6 +317,19 @@ class Gradients {
   }
 
   int64_t event_ndim() const { return static_cast<int64_t>(layout_.event().size()); }
+
+  // The dims of [samples, *batch] over which `like` is broadcast, as bits.
+  uint64_t broadcast_dims(const Tensor& like) const {
+    const at::DimVector size = layout_.shape(spec_.samples, false);
+    const int64_t missing = static_cast<int64_t>(size.size()) - (like.dim() - event_ndim());
+    uint64_t dims = 0;
+    for (size_t d = 0; d < size.size(); ++d) {
+      const int64_t own = static_cast<int64_t>(d) - missing;
+      const bool carried = !is_scalar(like, event_ndim()) && own >= 0 && like.size(own) == size[d];
+      if (size[d] != 1 && !carried) dims |= uint64_t{1} << d;
+    }
+    return dims;
+  }
 
   int64_t replicas_of(uint64_t reduced) const {
     at::DimVector size = layout_.shape(spec_.samples, false);
@@ -381,7 +377,7 @@ class Gradients {
   const Spec& spec_;
   const at::TensorList inputs_;
   const Tensor row_value_;
-  std::vector<Target> targets_;
+  c10::SmallVector<Target, kMaxOutputs> targets_;
 };
 
 // A gradient can be asked for only where there is an argument that has one.
