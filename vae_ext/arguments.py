@@ -97,12 +97,9 @@ def check_together(event_ndim: int, **tensors: Tensor | None) -> None:
     arguments of transformed functions. A 0-d tensor may stand for a whole event. Raises ValueError for a shape,
     RuntimeError for a device.
     """
+    check_devices(**tensors)
     (first_name, first), *others = ((name, tensor) for name, tensor in tensors.items() if tensor is not None)
     for name, tensor in others:
-        if tensor.device != first.device:
-            raise RuntimeError(
-                f"{name} is on {tensor.device} but {first_name} is on {first.device}; move both to one device"
-            )
         if tensor.dim() == 0:
             continue
         same = tensor.dim() >= event_ndim
@@ -112,6 +109,16 @@ def check_together(event_ndim: int, **tensors: Tensor | None) -> None:
             event = tuple(first.shape[first.dim() - event_ndim :])
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)}; expected it to end in the event {event} of {first_name}"
+            )
+
+
+def check_devices(**tensors: Tensor | None) -> None:
+    """Check that tensors are where the first is. Raises RuntimeError."""
+    (first_name, first), *others = ((name, tensor) for name, tensor in tensors.items() if tensor is not None)
+    for name, tensor in others:
+        if tensor.device != first.device:
+            raise RuntimeError(
+                f"{name} is on {tensor.device} but {first_name} is on {first.device}; move both to one device"
             )
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from vae_ext.arguments import check_together
+from vae_ext.arguments import check_devices, check_together
 
 Size: TypeAlias = Sequence[int]  # or symbolic
 
@@ -21,6 +21,18 @@ def _batch(event_ndim: int, *tensors: Tensor | None) -> Size:
     """What the batch dims of the tensors broadcast to; a 0-d tensor stands for a whole event."""
     shapes = [t.shape[: t.dim() - event_ndim] for t in tensors if t is not None and t.dim() >= event_ndim]
     return torch.broadcast_shapes(*shapes)
+
+
+def _check_gaussian(
+    event_ndim: int,
+    kind: str,
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None = None,
+    prior_scale: Tensor | None = None,
+) -> None:
+    named = {"mean": mean, kind: scale, "prior_mean": prior_mean, f"prior_{kind}": prior_scale}
+    check_together(event_ndim, **named)
 
 
 def _event(event_ndim: int, tensor: Tensor) -> Size:
@@ -52,7 +64,7 @@ def _(grad: Tensor, logits: Tensor, x: Tensor, event_ndim: int, wanted: Sequence
 
 @torch.library.register_fake("vae_ext::normal_log_prob")
 def _(mean: Tensor, scale: Tensor, x: Tensor, kind: str, event_ndim: int) -> Tensor:
-    check_together(event_ndim, mean=mean, scale=scale, x=x)
+    check_together(event_ndim, **{"mean": mean, kind: scale, "x": x})
     return _sums(mean, _batch(event_ndim, mean, scale, x))
 
 
@@ -72,7 +84,7 @@ def _(
     kind: str,
     event_ndim: int,
 ) -> Tensor:
-    check_together(event_ndim, mean=mean, scale=scale, prior_mean=prior_mean, prior_scale=prior_scale)
+    _check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
     return _sums(mean, _batch(event_ndim, mean, scale, prior_mean, prior_scale))
 
 
@@ -101,7 +113,8 @@ def _(
     kind: str,
     event_ndim: int,
 ) -> Tensor:
-    check_together(event_ndim, mean=mean, scale=scale)
+    check_devices(mean=mean, rng_state=rng_state)
+    _check_gaussian(event_ndim, kind, mean, scale)
     return mean.new_empty((*_samples(num_samples), *_batch(event_ndim, mean, scale), *_event(event_ndim, mean)))
 
 
@@ -116,10 +129,13 @@ def _z_and_sums(
     scale: Tensor,
     prior_mean: Tensor | None,
     prior_scale: Tensor | None,
+    rng_state: Tensor,
     num_samples: int | None,
+    kind: str,
     event_ndim: int,
 ) -> tuple[Tensor, Tensor]:
-    check_together(event_ndim, mean=mean, scale=scale, prior_mean=prior_mean, prior_scale=prior_scale)
+    check_devices(mean=mean, rng_state=rng_state)
+    _check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
     batch = _batch(event_ndim, mean, scale)
     z = mean.new_empty((*_samples(num_samples), *batch, *_event(event_ndim, mean)))
     return z, _sums(mean, (*samples_of_sums, *batch))
@@ -138,7 +154,7 @@ def _(
     kind: str,
     event_ndim: int,
 ) -> tuple[Tensor, Tensor]:
-    return _z_and_sums((), mean, scale, prior_mean, prior_scale, num_samples, event_ndim)
+    return _z_and_sums((), mean, scale, prior_mean, prior_scale, rng_state, num_samples, kind, event_ndim)
 
 
 @torch.library.register_fake("vae_ext::normal_rsample_kl_backward")
@@ -167,7 +183,9 @@ def _(
     kind: str,
     event_ndim: int,
 ) -> tuple[Tensor, Tensor]:
-    return _z_and_sums(_samples(num_samples), mean, scale, prior_mean, prior_scale, num_samples, event_ndim)
+    return _z_and_sums(
+        _samples(num_samples), mean, scale, prior_mean, prior_scale, rng_state, num_samples, kind, event_ndim
+    )
 
 
 @torch.library.register_fake("vae_ext::normal_rsample_log_ratio_backward")

@@ -83,6 +83,8 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
   m.impl("normal_log_prob", c10::DispatchKey::CPU, TORCH_FN(forward));
   m.impl("normal_log_prob_backward", c10::DispatchKey::CPU, TORCH_FN(backward));
   m.impl("normal_log_prob", c10::DispatchKey::Autograd, TORCH_FN(autograd));
+  // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
+  m.impl("normal_log_prob_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
 }
 
 }  // namespace
