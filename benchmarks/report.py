@@ -50,15 +50,14 @@ class Report:
     settings: Mapping[str, Any]
 
     def compare(self, measurement: Measurement) -> dict[str, Comparison]:
-        """The speed against each peer, and the share of the bandwidth."""
+        """The speed against each peer, and the share of the bandwidth where memory is what it works on."""
         wanted = target(measurement.workload, self.dtype)
-        forward = measurement.workload.direction == "fwd"
-        available = self.bandwidth.read if forward else self.bandwidth.copy
-        return {
+        compared = {
             "eager": Comparison(measurement.speedup("eager"), wanted.eager),
             "compile": Comparison(measurement.speedup("compile"), wanted.compile),
-            "bandwidth": Comparison(measurement.bytes_per_second() / available, wanted.bandwidth),
         }
+        share = measurement.share_of_bandwidth()
+        return compared if share is None else compared | {"bandwidth": Comparison(share, wanted.bandwidth)}
 
     def misses(self) -> Iterator[str]:
         """A sentence for every target that was missed."""
@@ -124,7 +123,7 @@ class Report:
             _time(timings["compile"].p20),
             compared["eager"].shown(".1f", floor=1),
             compared["compile"].shown(".1f", floor=1),
-            compared["bandwidth"].shown(".0%", floor=0),
+            compared["bandwidth"].shown(".0%", floor=0) if "bandwidth" in compared else "",
             f"{measurement.peaks['ours'] / measurement.sizes.new:.2f}",
         ]
 

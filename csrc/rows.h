@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "math/scale.h"
+#include "math/scale_kind.h"
 
 namespace vae_ext {
 
@@ -19,6 +19,8 @@ struct Operand {
   DType dtype = DType::f32;
   // One value stands for the whole event.
   bool scalar = false;
+  // Of an output: is it to be computed?
+  bool wanted = false;
   // Of each batch dim, in elements; zero where the operand is broadcast.
   int64_t stride[kMaxDims] = {};
 };
@@ -43,7 +45,7 @@ struct Problem {
   Rows rows;
   Operand in[kMaxInputs];
   Operand row_value;
-  Operand out[kMaxOutputs];  // null data: not wanted
+  Operand out[kMaxOutputs];
   Noise noise;
   ScaleKind kind = ScaleKind::log_var;
   bool prior_scale = false;

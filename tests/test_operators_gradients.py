@@ -174,3 +174,59 @@ def test_log_ratio_gradient_is_that_of_estimator_a() -> None:
     mean_grad, log_var_grad = torch.autograd.grad(log_ratio.sum(), (kwargs["mean"], kwargs["log_var"]))
     torch.testing.assert_close(mean_grad, -z)
     torch.testing.assert_close(log_var_grad, 0.5 - 0.5 * z * (z - kwargs["mean"]))
+
+
+@pytest.mark.parametrize("case", select(values="ordinary", layout="contiguous"), ids=lambda case: case.id)
+def test_gradients_that_can_be_differentiated_are_the_same(case: Case) -> None:
+    """With `create_graph` they are expressions of whole tensors, without it kernels."""
+    kwargs = case.make(dtype=torch.float64, requires_grad=True)
+    names = [name for name in case.differentiable if kwargs[name].requires_grad]
+    outputs = as_tuple(case.ours(**kwargs))
+    grads, inputs = cotangents(outputs), [kwargs[name] for name in names]
+    fused = torch.autograd.grad(outputs, inputs, grads, retain_graph=True)
+    expressed = torch.autograd.grad(outputs, inputs, grads, create_graph=True)
+    for name, first, second in zip(names, fused, expressed, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("rows", [512, 513, 2**18, 2**18 + 1, 300_001])
+def test_one_row_broadcast_over_very_many(rows: int) -> None:
+    """Their sum is one of chunks, and of chunks of chunks; these addends leave it exact."""
+    mean = torch.zeros(3, requires_grad=True)
+    log_likelihood = vae_ext.normal_log_prob(mean, std=1.0, x=torch.tensor([1.0, 0.5, -2.0]).expand(rows, 3))
+    log_likelihood.sum().backward()
+    assert mean.grad is not None
+    assert torch.equal(mean.grad, rows * torch.tensor([1.0, 0.5, -2.0]))
+
+
+@pytest.mark.parametrize("case", WANTED_CASES, ids=lambda case: case.id)
+def test_batched_gradients(case: Case) -> None:
+    kwargs = case.make(dtype=torch.float64, requires_grad=True)
+    outputs = as_tuple(case.ours(**kwargs))
+    inputs = [kwargs[name] for name in case.differentiable]
+    several = [cotangents(outputs, seed) for seed in (1, 2, 3)]
+    stacked = tuple(torch.stack(grads) for grads in zip(*several, strict=True))
+    batched = torch.autograd.grad(outputs, inputs, stacked, is_grads_batched=True, retain_graph=True)
+    for index, grads in enumerate(several):
+        single = torch.autograd.grad(outputs, inputs, grads, retain_graph=True)
+        for together, alone in zip(batched, single, strict=True):
+            torch.testing.assert_close(together[index], alone, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("operator", SAMPLERS[1:])
+@pytest.mark.parametrize("output", [0, 1])
+def test_gradients_through_one_output_alone(operator: str, output: int) -> None:
+    case = Case(operator, {"mean": (5, 33), "scale": (5, 33), "prior_mean": (33,)}, num_samples=2)
+    kwargs = case.make(dtype=torch.float64, requires_grad=True)
+    inputs = [kwargs[name] for name in case.differentiable]
+    grad = cotangents(as_tuple(case.ours(**kwargs)))[output]
+    pairs = [
+        torch.autograd.grad(as_tuple(function(**kwargs))[output], inputs, grad, allow_unused=True)
+        for function in (case.ours, case.reference)
+    ]
+    for ours, reference in zip(*pairs, strict=True):
+        zero = torch.zeros(())
+        torch.testing.assert_close(
+            zero.double() if ours is None or not ours.any() else ours,
+            zero.double() if reference is None or not reference.any() else reference,
+        )

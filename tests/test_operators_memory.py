@@ -89,3 +89,12 @@ def test_a_gradient_that_is_not_wanted_is_not_allocated() -> None:
     grads = cotangents(outputs)
     peak, _ = _peak(lambda: torch.autograd.grad(outputs, kwargs["mean"], grads))
     assert peak <= kwargs["mean"].nbytes + SLACK
+
+
+def test_the_gradient_of_a_sum_is_not_written_out() -> None:
+    """It is one number, expanded to the shape of z."""
+    case = Case("normal_rsample", {"mean": (4096, 64), "scale": (4096, 64)})
+    kwargs = case.make(requires_grad=True)
+    (z,) = as_tuple(case.ours(**kwargs))
+    peak, (gradient,) = _peak(lambda: torch.autograd.grad(z, kwargs["log_var"], torch.ones(()).expand_as(z)))
+    assert peak <= gradient.nbytes + SLACK

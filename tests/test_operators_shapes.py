@@ -177,3 +177,22 @@ def test_inputs_are_left_as_they_were(operator: str) -> None:
     outputs = as_tuple(case.ours(**kwargs))
     _gradients(case, kwargs, outputs)
     assert all(torch.equal(kwargs[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("operator", SAMPLERS)
+@pytest.mark.parametrize("num_samples", [None, 2])
+def test_an_empty_event_that_is_expanded(operator: str, num_samples: int | None) -> None:
+    empty = torch.zeros(1, 0).expand(3, 0).requires_grad_()
+    outputs = as_tuple(getattr(vae_ext, operator)(empty, empty, num_samples))
+    assert outputs[0].shape == (3, 0) if num_samples is None else (2, 3, 0)
+    assert all(not output.any() for output in outputs)
+    torch.stack([output.sum() for output in outputs]).sum().backward()
+
+
+def test_one_number_for_every_event_is_not_written_out() -> None:
+    """The gradient of a sum is one number, expanded: as large as z, and of no size in memory."""
+    mean, log_var = (torch.randn(4096, 64, requires_grad=True) for _ in range(2))
+    z = vae_ext.normal_rsample(mean, log_var)
+    expected = torch.autograd.grad(z, log_var, torch.full_like(z, 2.0), retain_graph=True)
+    actual = torch.autograd.grad(z, log_var, torch.tensor(2.0).expand_as(z))
+    assert torch.equal(actual[0], expected[0])

@@ -6,12 +6,15 @@ Everything here runs on every call, however small its tensors, and is traced by
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 Scale: TypeAlias = Tensor | float
+_PARAMETER_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
 ScaleKind: TypeAlias = Literal["log_var", "log_std", "std", "var"]
 
 
@@ -90,26 +93,60 @@ def resolve_event_ndim(event_ndim: int | None, **tensors: Tensor | None) -> int:
     return fewest - 1
 
 
-def check_together(event_ndim: int, **tensors: Tensor | None) -> None:
-    """Check, without looking at values, that tensors share a device and end in the event of the first.
+def check_together(event_ndim: int, *, x: Tensor | None = None, **parameters: Tensor | None) -> None:
+    """Check, without looking at values, that arguments go together: dtypes, devices, and one event.
 
     The operators check real arguments themselves; this is for what does not reach them, symbolic sizes and the
-    arguments of transformed functions. A 0-d tensor may stand for a whole event. Raises ValueError for a shape,
-    RuntimeError for a device.
+    arguments of transformed functions. `x` is data, of any dtype; parameters are of the first one's, or 0-d.
+    Raises TypeError for a dtype, ValueError for a shape, RuntimeError for a device.
     """
-    check_devices(**tensors)
-    (first_name, first), *others = ((name, tensor) for name, tensor in tensors.items() if tensor is not None)
+    check_devices(**parameters, x=x)
+    (first_name, first), *others = ((name, tensor) for name, tensor in parameters.items() if tensor is not None)
+    for name, tensor in [(first_name, first), *others]:
+        if tensor.dtype not in _PARAMETER_DTYPES:
+            raise TypeError(f"{name} is {tensor.dtype}; expected float32, float64, bfloat16 or float16")
+        if tensor.dtype != first.dtype and (tensor.dim() > 0 or tensor.dtype != wide_dtype(first)):
+            raise TypeError(f"{name} is {tensor.dtype} but {first_name} is {first.dtype}; both must have one dtype")
+    if x is not None and x.dtype not in (*_PARAMETER_DTYPES, torch.bool, torch.uint8):
+        raise TypeError(f"x is {x.dtype}; expected a floating type, bool or uint8")
     for name, tensor in others:
-        if tensor.dim() == 0:
-            continue
-        same = tensor.dim() >= event_ndim
-        for d in range(-event_ndim, 0) if same else ():
-            same = same and tensor.shape[d] == first.shape[d]
-        if not same:
-            event = tuple(first.shape[first.dim() - event_ndim :])
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)}; expected it to end in the event {event} of {first_name}"
-            )
+        if tensor.dim() > 0:
+            _check_event(event_ndim, name, tensor, first_name, first)
+    if x is not None:
+        _check_event(event_ndim, "x", x, first_name, first)
+
+
+def check_prior_batch(event_ndim: int, mean: Tensor, scale: Tensor, *priors: Tensor | None) -> None:
+    """Check that priors add no batch dims to those of mean and scale. Raises ValueError."""
+    batch = broadcast_batch(event_ndim, mean, scale)
+    if tuple(broadcast_batch(event_ndim, mean, scale, *priors)) != tuple(batch):
+        raise ValueError(
+            f"the prior has batch dims that {tuple(batch)}, those of mean and its scale, do not have; "
+            "expected a prior that broadcasts to them"
+        )
+
+
+def broadcast_batch(event_ndim: int, *tensors: Tensor | None) -> Sequence[int]:
+    """What the batch dims of the tensors broadcast to; a 0-d tensor may stand for a whole event."""
+    shapes = [t.shape[: t.dim() - event_ndim] for t in tensors if t is not None and t.dim() >= event_ndim]
+    batch: torch.Size = torch.broadcast_shapes(*shapes)
+    return batch
+
+
+def wide_dtype(tensor: Tensor) -> torch.dtype:
+    """What the operators compute in: float64 for float64, else float32."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _check_event(event_ndim: int, name: str, tensor: Tensor, first_name: str, first: Tensor) -> None:
+    same = tensor.dim() >= event_ndim
+    for d in range(-event_ndim, 0) if same else ():
+        same = same and tensor.shape[d] == first.shape[d]
+    if not same:
+        event = tuple(first.shape[first.dim() - event_ndim :])
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}; expected it to end in the event {event} of {first_name}"
+        )
 
 
 def check_devices(**tensors: Tensor | None) -> None:
@@ -125,11 +162,8 @@ def check_devices(**tensors: Tensor | None) -> None:
 def as_parameter(name: str, value: Scale, mean: Tensor) -> Tensor:
     """`value` as a tensor beside `mean`: a number becomes a 0-d one, never of less than float32's precision."""
     if isinstance(value, Tensor):
-        return value
-    if isinstance(value, (int, float)):
-        wide = torch.float64 if mean.dtype == torch.float64 else torch.float32
-        return mean.new_full((), float(value), dtype=wide)
-    raise TypeError(f"{name} is of type {type(value).__name__}; expected a tensor or a number")
+        return _checked_tensor(name, value)
+    return mean.new_full((), float(_checked_scale(name, value)), dtype=wide_dtype(mean))
 
 
 def _checked_tensor(name: str, value: object) -> Tensor:
@@ -141,7 +175,7 @@ def _checked_tensor(name: str, value: object) -> Tensor:
 
 
 def _checked_scale(name: str, value: Scale) -> Scale:
-    if isinstance(value, (Tensor, float, int)):
+    if isinstance(value, (Tensor, float, int)) and not isinstance(value, bool):
         return value
     raise TypeError(f"{name} is of type {type(value).__name__}; expected a tensor or a number")
 

@@ -12,15 +12,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from vae_ext.arguments import check_devices, check_together
+from vae_ext.arguments import broadcast_batch, check_devices, check_prior_batch, check_together, wide_dtype
 
 Size: TypeAlias = Sequence[int]  # or symbolic
-
-
-def _batch(event_ndim: int, *tensors: Tensor | None) -> Size:
-    """What the batch dims of the tensors broadcast to; a 0-d tensor stands for a whole event."""
-    shapes = [t.shape[: t.dim() - event_ndim] for t in tensors if t is not None and t.dim() >= event_ndim]
-    return torch.broadcast_shapes(*shapes)
 
 
 def _check_gaussian(
@@ -40,7 +34,7 @@ def _event(event_ndim: int, tensor: Tensor) -> Size:
 
 
 def _sums(like: Tensor, shape: Size) -> Tensor:
-    return like.new_empty(shape, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32)
+    return like.new_empty(shape, dtype=wide_dtype(like))
 
 
 def _samples(num_samples: int | None) -> Size:
@@ -54,7 +48,7 @@ def _gradients(wanted: Sequence[bool], *arguments: Tensor | None) -> list[Tensor
 @torch.library.register_fake("vae_ext::bernoulli_log_prob")
 def _(logits: Tensor, x: Tensor, event_ndim: int) -> Tensor:
     check_together(event_ndim, logits=logits, x=x)
-    return _sums(logits, _batch(event_ndim, logits, x))
+    return _sums(logits, broadcast_batch(event_ndim, logits, x))
 
 
 @torch.library.register_fake("vae_ext::bernoulli_log_prob_backward")
@@ -64,8 +58,8 @@ def _(grad: Tensor, logits: Tensor, x: Tensor, event_ndim: int, wanted: Sequence
 
 @torch.library.register_fake("vae_ext::normal_log_prob")
 def _(mean: Tensor, scale: Tensor, x: Tensor, kind: str, event_ndim: int) -> Tensor:
-    check_together(event_ndim, **{"mean": mean, kind: scale, "x": x})
-    return _sums(mean, _batch(event_ndim, mean, scale, x))
+    check_together(event_ndim, **{"mean": mean, kind: scale}, x=x)
+    return _sums(mean, broadcast_batch(event_ndim, mean, scale, x))
 
 
 @torch.library.register_fake("vae_ext::normal_log_prob_backward")
@@ -85,7 +79,7 @@ def _(
     event_ndim: int,
 ) -> Tensor:
     _check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
-    return _sums(mean, _batch(event_ndim, mean, scale, prior_mean, prior_scale))
+    return _sums(mean, broadcast_batch(event_ndim, mean, scale, prior_mean, prior_scale))
 
 
 @torch.library.register_fake("vae_ext::normal_kl_backward")
@@ -115,7 +109,9 @@ def _(
 ) -> Tensor:
     check_devices(mean=mean, rng_state=rng_state)
     _check_gaussian(event_ndim, kind, mean, scale)
-    return mean.new_empty((*_samples(num_samples), *_batch(event_ndim, mean, scale), *_event(event_ndim, mean)))
+    return mean.new_empty(
+        (*_samples(num_samples), *broadcast_batch(event_ndim, mean, scale), *_event(event_ndim, mean))
+    )
 
 
 @torch.library.register_fake("vae_ext::normal_rsample_backward")
@@ -136,7 +132,8 @@ def _z_and_sums(
 ) -> tuple[Tensor, Tensor]:
     check_devices(mean=mean, rng_state=rng_state)
     _check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
-    batch = _batch(event_ndim, mean, scale)
+    check_prior_batch(event_ndim, mean, scale, prior_mean, prior_scale)
+    batch = broadcast_batch(event_ndim, mean, scale)
     z = mean.new_empty((*_samples(num_samples), *batch, *_event(event_ndim, mean)))
     return z, _sums(mean, (*samples_of_sums, *batch))
 
@@ -190,8 +187,8 @@ def _(
 
 @torch.library.register_fake("vae_ext::normal_rsample_log_ratio_backward")
 def _(
-    grad_z: Tensor,
-    grad_r: Tensor,
+    grad_z: Tensor | None,
+    grad_r: Tensor | None,
     z: Tensor,
     mean: Tensor,
     scale: Tensor,

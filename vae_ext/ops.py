@@ -16,8 +16,8 @@ What all operators have in common:
 * Strides before the event are free. An argument whose event is not dense in memory is copied once. Results are
   contiguous.
 * Every operator is differentiable with respect to each floating argument, any number of times, and gradients of
-  broadcast arguments are summed in a fixed order: results are bitwise the same for any number of threads, any
-  instruction set and any batch that a datapoint stands in.
+  broadcast arguments are summed in a fixed order: results are bitwise the same for any number of threads and any batch
+  that a datapoint stands in, and, but for float64, for any instruction set.
 * A wrong shape raises ValueError, a wrong dtype or kind of argument TypeError, a mix of devices RuntimeError.
 
 The noise of the samplers is a function of `rng_state` and of where an element stands, and never stored (docs/design.md,
@@ -37,6 +37,8 @@ from vae_ext.arguments import (
     Scale,
     ScaleKind,
     as_parameter,
+    broadcast_batch,
+    check_prior_batch,
     check_together,
     resolve_event_ndim,
     resolve_prior,
@@ -238,6 +240,7 @@ def normal_rsample_kl(
     )
     if _transformed():
         keywords = _keywords(ndim, mean, kind, scale, prior_mean, prior_scale)
+        check_prior_batch(ndim, mean, scale, prior_mean, prior_scale)
         keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
         return reference.normal_rsample_kl(num_samples=num_samples, **keywords)
     return torch.ops.vae_ext.normal_rsample_kl(
@@ -299,6 +302,7 @@ def normal_rsample_log_ratio(
     )
     if _transformed():
         keywords = _keywords(ndim, mean, kind, scale, prior_mean, prior_scale)
+        check_prior_batch(ndim, mean, scale, prior_mean, prior_scale)
         keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
         return reference.normal_rsample_log_ratio(num_samples=num_samples, **keywords)
     return torch.ops.vae_ext.normal_rsample_log_ratio(
@@ -366,8 +370,7 @@ def normal_log_prob(
     ndim = resolve_event_ndim(event_ndim, mean=mean, x=x)
     scale = as_parameter(kind, scale, mean)
     if _transformed():
-        check_together(ndim, mean=mean, x=x)
-        return reference.normal_log_prob(x=x, **_keywords(ndim, mean, kind, scale))
+        return reference.normal_log_prob(x=x, **_keywords(ndim, mean, kind, scale, x=x))
     return torch.ops.vae_ext.normal_log_prob(mean, scale, x, kind, ndim)
 
 
@@ -390,6 +393,7 @@ def _keywords(
     scale: Tensor,
     prior_mean: Tensor | None = None,
     prior_scale: Tensor | None = None,
+    x: Tensor | None = None,
 ) -> dict[str, Any]:
     """The checked arguments that a Gaussian operator's eager reference takes them by."""
     tensors: dict[str, Tensor | None] = {"mean": mean, kind: scale}
@@ -397,7 +401,7 @@ def _keywords(
         tensors["prior_mean"] = prior_mean
     if prior_scale is not None:
         tensors[f"prior_{kind}"] = prior_scale
-    check_together(event_ndim, **tensors)
+    check_together(event_ndim, **tensors, x=x)
     return {**tensors, "event_ndim": event_ndim}
 
 
@@ -412,12 +416,19 @@ def _rng_state(rng_state: Tensor | None, generator: Generator | None, mean: Tens
 
 
 def _check_counts(num_samples: int | None, first_row: int, stream: int) -> None:
-    if num_samples is not None and (isinstance(num_samples, bool) or not isinstance(num_samples, (int, torch.SymInt))):
-        raise TypeError(f"num_samples is of type {type(num_samples).__name__}; expected an int or None")
-    if isinstance(first_row, bool) or not isinstance(first_row, (int, torch.SymInt)):
-        raise TypeError(f"first_row is of type {type(first_row).__name__}; expected an int")
-    if isinstance(stream, bool) or not isinstance(stream, int):
-        raise TypeError(f"stream is of type {type(stream).__name__}; expected an int")
+    if num_samples is not None:
+        _check_count("num_samples", num_samples)
+    _check_count("first_row", first_row)
+    _check_count("stream", stream)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, torch.SymInt):
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is of type {type(value).__name__}; expected an int")
+    if not 0 <= value <= _MAX_INT64:
+        raise ValueError(f"{name} is {value}; expected 0 or more, and less than 2**63")
 
 
 def _epsilon(
@@ -430,9 +441,7 @@ def _epsilon(
     event_ndim: int,
 ) -> Tensor:
     """The noise itself, as a constant: what the sampler would draw for a standard normal of this shape."""
-    batch = mean.shape[: mean.dim() - event_ndim]
-    if scale.dim() >= event_ndim:
-        batch = torch.broadcast_shapes(batch, scale.shape[: scale.dim() - event_ndim])
+    batch = broadcast_batch(event_ndim, mean, scale)
     zeros = torch.zeros((*batch, *mean.shape[mean.dim() - event_ndim :]), dtype=torch.float32, device=mean.device)
     epsilon: Tensor = torch.ops.vae_ext.normal_rsample(
         zeros, zeros.new_ones(()), state, num_samples, first_row, stream, "std", event_ndim

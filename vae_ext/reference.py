@@ -18,7 +18,15 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from vae_ext.arguments import Scale, ScaleKind, as_parameter, resolve_event_ndim, resolve_prior, resolve_scale
+from vae_ext.arguments import (
+    Scale,
+    ScaleKind,
+    as_parameter,
+    resolve_event_ndim,
+    resolve_prior,
+    resolve_scale,
+    wide_dtype,
+)
 
 LOG_2_PI = math.log(2 * math.pi)
 
@@ -255,7 +263,7 @@ def _noise(
                 "rng_state, first_row and stream choose the noise of the fused operators, which the reference"
                 " cannot draw: it needs explicit epsilon"
             )
-        return torch.randn(shape, dtype=_wide_dtype(mean), device=mean.device, generator=generator)
+        return torch.randn(shape, dtype=wide_dtype(mean), device=mean.device, generator=generator)
     if generator is not None:
         raise ValueError("generator and epsilon are both given; expected one or neither")
     if epsilon.shape != shape:
@@ -295,12 +303,8 @@ def _sum_event(terms: Tensor, event_ndim: int) -> Tensor:
     return terms.sum(tuple(range(-event_ndim, 0))) if event_ndim else terms
 
 
-def _wide_dtype(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
-
-
 def _widen(tensor: Tensor) -> Tensor:
-    return tensor.to(_wide_dtype(tensor))
+    return tensor.to(wide_dtype(tensor))
 
 
 def _widen_optional(prior: Scale | None, like: Tensor) -> Tensor | None:

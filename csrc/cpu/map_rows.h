@@ -154,7 +154,8 @@ class RowMap {
   // Rows of one segment each that are read and written where they stand: along the innermost dim only pointers move.
   bool is_direct() const {
     bool direct = replicas_ == 1 && p_.rows.dims > 0 && p_.rows.event <= kSegment && inputs_.ready();
-    for (int o = 0; o < Formula::kOutputs; ++o) direct = direct && (!p_.out[o].data || p_.out[o].dtype == kDTypeOf<C>);
+    for (int o = 0; o < Formula::kOutputs; ++o)
+      direct = direct && (!p_.out[o].wanted || p_.out[o].dtype == kDTypeOf<C>);
     return direct;
   }
 
@@ -165,7 +166,7 @@ class RowMap {
     for (int i = 0; i < kOperands; ++i)
       dense = dense && (inputs_.is_constant(i) || p_.in[i].stride[last] == p_.rows.event);
     for (int o = 0; o < Formula::kOutputs; ++o)
-      dense = dense && (!p_.out[o].data || p_.out[o].stride[last] == p_.rows.event);
+      dense = dense && (!p_.out[o].wanted || p_.out[o].stride[last] == p_.rows.event);
     return dense && (!kNoise || (p_.rows.event % 4 == 0 && axis_ == NoiseBlock::Axis::row));
   }
 
@@ -180,7 +181,7 @@ class RowMap {
       inputs_.view(at, 0, event, in);
       C* out[Formula::kOutputs];
       for (int o = 0; o < Formula::kOutputs; ++o)
-        out[o] = p_.out[o].data ? static_cast<C*>(p_.out[o].data) + at[kOut + o] : nullptr;
+        out[o] = p_.out[o].wanted ? static_cast<C*>(p_.out[o].data) + at[kOut + o] : nullptr;
       const C* row_value = row_value_at(at);
       int64_t number = at[kRow], sample = at[kSample];
       for (int64_t done = 0; done < rows;) {
@@ -206,9 +207,9 @@ class RowMap {
     for (int o = 0; o < Formula::kOutputs; ++o) {
       const Operand& operand = p_.out[o];
       const bool direct = operand.dtype == kDTypeOf<C>;
-      out[o] = !operand.data ? nullptr
-               : direct      ? static_cast<C*>(operand.data) + walker_.offset()[kOut + o] + j
-                             : sums_[o].term();
+      out[o] = !operand.wanted ? nullptr
+               : direct        ? static_cast<C*>(operand.data) + walker_.offset()[kOut + o] + j
+                               : sums_[o].term();
       stream = stream && direct;
     }
     apply_at_walker(j, n, out, stream);
@@ -219,7 +220,7 @@ class RowMap {
   void summed(int64_t first, int64_t count, int64_t j, int64_t n, int64_t shift) {
     C* out[Formula::kOutputs];
     for (int o = 0; o < Formula::kOutputs; ++o) {
-      out[o] = p_.out[o].data ? sums_[o].term() : nullptr;
+      out[o] = p_.out[o].wanted ? sums_[o].term() : nullptr;
       sums_[o].reset();
     }
     walker_.seek(first);

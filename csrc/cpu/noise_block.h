@@ -39,6 +39,7 @@ class NoiseBlock {
  private:
   using W = Vec<uint32_t>;
   static constexpr uint32_t kCapacity = 2048;
+  static_assert(kCapacity >= kSegment && kCapacity % (4 * kLanes) == 0, "a block holds a segment, in whole vectors");
 
   VAE_EXT_NOINLINE void fill(uint32_t row, uint32_t sample, int64_t j, int64_t n, Axis axis, int64_t ahead) {
     const uint32_t groups = static_cast<uint32_t>((n + 3) / 4);

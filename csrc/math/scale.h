@@ -3,10 +3,9 @@
 #pragma once
 
 #include "elementary.h"
+#include "scale_kind.h"
 
 namespace vae_ext {
-
-enum class ScaleKind { log_var, log_std, std, var };
 
 template <ScaleKind>
 struct Scale;

@@ -24,6 +24,15 @@ inline bool any_requires_grad(std::initializer_list<Tensor> tensors) {
   return false;
 }
 
+// Is the backward pass to be made of differentiable expressions, which can also be mapped over batched gradients?
+inline bool needs_closed_form(const variable_list& grads) {
+  if (at::GradMode::is_enabled()) return true;
+  constexpr c10::DispatchKeySet kBatched({c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Batched});
+  for (const Tensor& grad : grads)
+    if (grad.defined() && grad.key_set().has_any(kBatched)) return true;
+  return false;
+}
+
 // Which of a node's first kCount inputs this backward pass wants a gradient for; only defined ones have an edge.
 template <size_t kCount>
 std::array<bool, kCount> wanted_gradients(const AutogradContext* ctx, const variable_list& inputs) {

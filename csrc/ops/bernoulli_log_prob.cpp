@@ -1,5 +1,5 @@
 #include "autograd.h"
-#include "launch.h"
+#include "gradients.h"
 #include "value.h"
 
 namespace vae_ext {
@@ -13,18 +13,19 @@ Layout layout_of(const Tensor& logits, const Tensor& x, int64_t event_ndim) {
 
 Tensor forward(const Tensor& logits, const Tensor& x, int64_t event_ndim) {
   const Layout layout = layout_of(logits, x, event_ndim);
-  return sum_rows(SumKernel::bernoulli_log_prob, layout, Spec{}, {logits, x});
+  return sum_rows(&cpu::Kernels::bernoulli_log_prob, layout, Spec{}, with_dense_events({logits, x}, event_ndim));
 }
 
 std::vector<Tensor> backward(const Tensor& grad, const Tensor& logits, const Tensor& x, int64_t event_ndim,
                              Wanted wanted) {
   const Layout layout = layout_of(logits, x, event_ndim);
-  return only_wanted(gradients(MapKernel::bernoulli_log_prob_backward, layout, Spec{}, {logits, x},
-                               row_gradient(layout, "grad", grad), {logits, x}, wanted),
-                     wanted);
+  return only_wanted(
+      gradients(&cpu::Kernels::bernoulli_log_prob_backward, layout, Spec{}, with_dense_events({logits, x}, event_ndim),
+                row_gradient(layout, "grad", grad), {logits, x}, wanted),
+      wanted);
 }
 
-class Node : public torch::autograd::Function<Node> {
+class BernoulliLogProbBackward : public torch::autograd::Function<BernoulliLogProbBackward> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& logits, const Tensor& x, int64_t event_ndim) {
     static const auto op = find_op<Tensor(const Tensor&, const Tensor&, int64_t)>("vae_ext::bernoulli_log_prob");
@@ -42,7 +43,7 @@ class Node : public torch::autograd::Function<Node> {
     const variable_list saved = ctx->get_saved_variables();
     const int64_t event_ndim = ctx->saved_data["event_ndim"].toInt();
     const Wanted wanted = wanted_gradients<2>(ctx, saved);
-    if (!at::GradMode::is_enabled())
+    if (!needs_closed_form(grads))
       return in_places(op.call(grads[0], saved[0], saved[1], event_ndim, wanted), wanted, 3);
     return in_places(only_wanted(closed_form<BernoulliLogProbGradient>(grads[0].scalar_type(), event_ndim, saved,
                                                                        grads[0], saved, wanted),
@@ -52,8 +53,8 @@ class Node : public torch::autograd::Function<Node> {
 };
 
 Tensor autograd(const Tensor& logits, const Tensor& x, int64_t event_ndim) {
-  return any_requires_grad({logits, x}) ? Node::apply(logits, x, event_ndim)
-                                        : Node::forward(nullptr, logits, x, event_ndim);
+  return any_requires_grad({logits, x}) ? BernoulliLogProbBackward::apply(logits, x, event_ndim)
+                                        : BernoulliLogProbBackward::forward(nullptr, logits, x, event_ndim);
 }
 
 TORCH_LIBRARY_FRAGMENT(vae_ext, m) {

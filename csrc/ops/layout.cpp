@@ -30,6 +30,16 @@ void check_device(const Argument& argument, const Argument& first) {
               " but ", first.name, " is on ", first.tensor.device(), "; move both to one device");
 }
 
+bool is_event_dense(const Tensor& tensor, int64_t event_ndim) {
+  if (is_scalar(tensor, event_ndim)) return true;
+  int64_t expected = 1;
+  for (int64_t d = tensor.dim() - 1; d >= tensor.dim() - event_ndim; --d) {
+    if (tensor.size(d) != 1 && tensor.stride(d) != expected) return false;
+    expected *= tensor.size(d);
+  }
+  return true;
+}
+
 }  // namespace
 
 ScaleKind parse_kind(std::string_view kind) {
@@ -46,14 +56,23 @@ at::ScalarType compute_type_of(const Tensor& tensor) {
 
 bool is_scalar(const Tensor& tensor, int64_t event_ndim) { return tensor.dim() == 0 && event_ndim > 0; }
 
-Tensor with_dense_event(const Tensor& tensor, int64_t event_ndim) {
-  if (is_scalar(tensor, event_ndim)) return tensor;
-  int64_t expected = 1;
-  for (int64_t d = tensor.dim() - 1; d >= tensor.dim() - event_ndim; --d) {
-    if (tensor.size(d) != 1 && tensor.stride(d) != expected) return tensor.contiguous();
-    expected *= tensor.size(d);
+bool is_event_expanded(const Tensor& tensor, int64_t event_ndim) {
+  if (is_scalar(tensor, event_ndim) || event_ndim == 0) return false;
+  bool several = false;
+  for (int64_t d = tensor.dim() - event_ndim; d < tensor.dim(); ++d) {
+    if (tensor.size(d) == 1) continue;
+    if (tensor.stride(d) != 0) return false;
+    several = true;
   }
-  return tensor;
+  return several;
+}
+
+std::vector<Tensor> with_dense_events(at::TensorList tensors, int64_t event_ndim) {
+  std::vector<Tensor> result(tensors.begin(), tensors.end());
+  for (Tensor& tensor : result)
+    if (tensor.defined() && !is_event_dense(tensor, event_ndim) && !is_event_expanded(tensor, event_ndim))
+      tensor = tensor.contiguous();
+  return result;
 }
 
 Layout::Layout(int64_t event_ndim, std::initializer_list<Argument> arguments) {

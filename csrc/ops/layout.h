@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "../rows.h"
 
@@ -35,6 +36,7 @@ class Layout {
 
   at::IntArrayRef batch() const { return batch_; }
   at::IntArrayRef event() const { return event_; }
+  int64_t event_ndim() const { return static_cast<int64_t>(event_.size()); }
   int64_t event_size() const { return c10::multiply_integers(event_); }
   // [leading, *batch, *event]
   at::DimVector shape(std::optional<int64_t> leading, bool with_event) const;
@@ -55,7 +57,10 @@ at::ScalarType compute_type_of(const Tensor& tensor);
 // Are the last `event_ndim` dims of the tensor one value for the whole event?
 bool is_scalar(const Tensor& tensor, int64_t event_ndim);
 
-// The tensor itself where its event is dense in memory, else a copy.
-Tensor with_dense_event(const Tensor& tensor, int64_t event_ndim);
+// Is it expanded over its whole event?
+bool is_event_expanded(const Tensor& tensor, int64_t event_ndim);
+
+// The tensors themselves where their events are dense in memory, or one value, else copies: once, before any kernel.
+std::vector<Tensor> with_dense_events(at::TensorList tensors, int64_t event_ndim);
 
 }  // namespace vae_ext

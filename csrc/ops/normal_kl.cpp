@@ -21,7 +21,7 @@ Spec kl_spec(const KlArguments& a) {
 }
 
 variable_list kl_inputs(const KlArguments& a) {
-  return {a.mean, a.scale, or_undefined(a.prior_mean), or_undefined(a.prior_scale)};
+  return with_dense_events({a.mean, a.scale, or_undefined(a.prior_mean), or_undefined(a.prior_scale)}, a.event_ndim);
 }
 
 void check_prior_batch(const Layout& layout, const KlArguments& a) {
@@ -50,7 +50,7 @@ using Kind = std::string_view;
 Tensor forward(const Tensor& mean, const Tensor& scale, const OptionalTensor& prior_mean,
                const OptionalTensor& prior_scale, Kind kind, int64_t event_ndim) {
   const KlArguments a{mean, scale, prior_mean, prior_scale, kind, event_ndim};
-  return sum_rows(SumKernel::normal_kl, kl_layout(a), kl_spec(a), kl_inputs(a));
+  return sum_rows(&cpu::Kernels::normal_kl, kl_layout(a), kl_spec(a), kl_inputs(a));
 }
 
 std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
@@ -59,12 +59,12 @@ std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tenso
   const KlArguments a{mean, scale, prior_mean, prior_scale, kind, event_ndim};
   const Layout layout = kl_layout(a);
   const variable_list inputs = kl_inputs(a);
-  return only_wanted(gradients(MapKernel::normal_kl_backward, layout, kl_spec(a), inputs,
+  return only_wanted(gradients(&cpu::Kernels::normal_kl_backward, layout, kl_spec(a), inputs,
                                row_gradient(layout, "grad", grad), inputs, wanted),
                      wanted);
 }
 
-class Node : public torch::autograd::Function<Node> {
+class NormalKlBackward : public torch::autograd::Function<NormalKlBackward> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& mean, const Tensor& scale, const OptionalTensor& prior_mean,
                         const OptionalTensor& prior_scale, Kind kind, int64_t event_ndim) {
@@ -85,7 +85,7 @@ class Node : public torch::autograd::Function<Node> {
     const std::string kind = ctx->saved_data["kind"].toStringRef();
     const int64_t event_ndim = ctx->saved_data["event_ndim"].toInt();
     const Wanted wanted = wanted_gradients<4>(ctx, saved);
-    if (!at::GradMode::is_enabled())
+    if (!needs_closed_form(grads))
       return in_places(call_kl_backward(grads[0], saved, kind, event_ndim, wanted), wanted, 6);
     return in_places(only_wanted(differentiable_kl_backward(grads[0], saved, kind, event_ndim, wanted), wanted), wanted,
                      6);
@@ -95,8 +95,8 @@ class Node : public torch::autograd::Function<Node> {
 Tensor autograd(const Tensor& mean, const Tensor& scale, const OptionalTensor& prior_mean,
                 const OptionalTensor& prior_scale, Kind kind, int64_t event_ndim) {
   return any_requires_grad({mean, scale, or_undefined(prior_mean), or_undefined(prior_scale)})
-             ? Node::apply(mean, scale, prior_mean, prior_scale, kind, event_ndim)
-             : Node::forward(nullptr, mean, scale, prior_mean, prior_scale, kind, event_ndim);
+             ? NormalKlBackward::apply(mean, scale, prior_mean, prior_scale, kind, event_ndim)
+             : NormalKlBackward::forward(nullptr, mean, scale, prior_mean, prior_scale, kind, event_ndim);
 }
 
 TORCH_LIBRARY_FRAGMENT(vae_ext, m) {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "autograd.h"
-#include "launch.h"
+#include "gradients.h"
 
 namespace vae_ext {
 
@@ -17,6 +17,7 @@ struct KlArguments {
 
 Layout kl_layout(const KlArguments& arguments);
 Spec kl_spec(const KlArguments& arguments);
+// mean, scale, prior mean, prior scale, with dense events.
 variable_list kl_inputs(const KlArguments& arguments);
 
 // Where z is drawn too, its rows are those of mean and scale: a prior may not add batch dims to them.

@@ -1,5 +1,5 @@
 #include "autograd.h"
-#include "launch.h"
+#include "gradients.h"
 #include "value.h"
 
 namespace vae_ext {
@@ -18,7 +18,7 @@ Tensor forward(const Tensor& mean, const Tensor& scale, const Tensor& x, Kind ki
   const Layout layout = layout_of(mean, scale, x, kind, event_ndim);
   spec.factor = -0.5;
   spec.constant = -0.5 * kLog2Pi * static_cast<double>(layout.event_size());
-  return sum_rows(SumKernel::normal_log_prob, layout, spec, {mean, scale, x});
+  return sum_rows(&cpu::Kernels::normal_log_prob, layout, spec, with_dense_events({mean, scale, x}, event_ndim));
 }
 
 std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tensor& scale, const Tensor& x, Kind kind,
@@ -26,9 +26,10 @@ std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tenso
   Spec spec;
   spec.kind = parse_kind(kind);
   const Layout layout = layout_of(mean, scale, x, kind, event_ndim);
-  return only_wanted(gradients(MapKernel::normal_log_prob_backward, layout, spec, {mean, scale, x},
-                               row_gradient(layout, "grad", grad), {mean, scale, x}, wanted),
-                     wanted);
+  return only_wanted(
+      gradients(&cpu::Kernels::normal_log_prob_backward, layout, spec, with_dense_events({mean, scale, x}, event_ndim),
+                row_gradient(layout, "grad", grad), {mean, scale, x}, wanted),
+      wanted);
 }
 
 std::vector<Tensor> differentiable_backward(const Tensor& grad, const variable_list& inputs, Kind kind,
@@ -38,7 +39,7 @@ std::vector<Tensor> differentiable_backward(const Tensor& grad, const variable_l
   });
 }
 
-class Node : public torch::autograd::Function<Node> {
+class NormalLogProbBackward : public torch::autograd::Function<NormalLogProbBackward> {
  public:
   static Tensor forward(AutogradContext* ctx, const Tensor& mean, const Tensor& scale, const Tensor& x, Kind kind,
                         int64_t event_ndim) {
@@ -61,7 +62,7 @@ class Node : public torch::autograd::Function<Node> {
     const std::string kind = ctx->saved_data["kind"].toStringRef();
     const int64_t event_ndim = ctx->saved_data["event_ndim"].toInt();
     const Wanted wanted = wanted_gradients<3>(ctx, saved);
-    if (!at::GradMode::is_enabled())
+    if (!needs_closed_form(grads))
       return in_places(op.call(grads[0], saved[0], saved[1], saved[2], kind, event_ndim, wanted), wanted, 5);
     return in_places(only_wanted(differentiable_backward(grads[0], saved, kind, event_ndim, wanted), wanted), wanted,
                      5);
@@ -69,8 +70,9 @@ class Node : public torch::autograd::Function<Node> {
 };
 
 Tensor autograd(const Tensor& mean, const Tensor& scale, const Tensor& x, Kind kind, int64_t event_ndim) {
-  return any_requires_grad({mean, scale, x}) ? Node::apply(mean, scale, x, kind, event_ndim)
-                                             : Node::forward(nullptr, mean, scale, x, kind, event_ndim);
+  return any_requires_grad({mean, scale, x})
+             ? NormalLogProbBackward::apply(mean, scale, x, kind, event_ndim)
+             : NormalLogProbBackward::forward(nullptr, mean, scale, x, kind, event_ndim);
 }
 
 TORCH_LIBRARY_FRAGMENT(vae_ext, m) {

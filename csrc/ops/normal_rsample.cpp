@@ -22,7 +22,7 @@ Tensor forward(const Tensor& mean, const Tensor& scale, const Tensor& rng_state,
   const NoiseDraw draw{rng_state, first_row, stream};
   const Spec spec = noise_spec(layout, draw, num_samples, kind);
   const Tensor z = empty_samples(layout, num_samples);
-  map_rows(MapKernel::normal_rsample, layout, spec, {mean, scale}, z);
+  sample_rows(layout, spec, with_dense_events({mean, scale}, event_ndim), z);
   return z;
 }
 
@@ -32,8 +32,9 @@ std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tenso
   const Layout layout = layout_of(mean, scale, kind, event_ndim);
   const NoiseDraw draw{rng_state, first_row, stream};
   const Spec spec = noise_spec(layout, draw, num_samples, kind);
-  return only_wanted(gradients(MapKernel::normal_rsample_backward, layout, spec,
-                               {scale, sample_gradient(layout, grad, num_samples)}, Tensor(), {mean, scale}, wanted),
+  return only_wanted(gradients(&cpu::Kernels::normal_rsample_backward, layout, spec,
+                               with_dense_events({scale, sample_gradient(layout, grad, num_samples)}, event_ndim),
+                               Tensor(), {mean, scale}, wanted),
                      wanted);
 }
 
@@ -45,7 +46,7 @@ Tensor call_forward(const Tensor& mean, const Tensor& scale, const NoiseArgument
   return op.call(mean, scale, noise.rng_state, noise.num_samples, noise.first_row, noise.stream, kind, event_ndim);
 }
 
-class Node : public torch::autograd::Function<Node> {
+class NormalRsampleBackward : public torch::autograd::Function<NormalRsampleBackward> {
  public:
   static constexpr size_t kInputs = 5;
 
@@ -68,24 +69,19 @@ class Node : public torch::autograd::Function<Node> {
     const int64_t event_ndim = ctx->saved_data["event_ndim"].toInt();
     const NoiseArguments noise = saved_noise(ctx, saved[2]);
     const Wanted wanted = wanted_gradients<2>(ctx, saved);
-    if (at::GradMode::is_enabled())
-      return in_places(differentiable_rsample_backward(grad, mean, scale, noise, kind, event_ndim, wanted), wanted,
-                       kInputs);
-    // Where z has the shape of mean, its gradient is the mean's, as it stands.
-    if (mean.sym_sizes() != grad.sym_sizes())
-      return in_places(call_rsample_backward(grad, mean, scale, noise, kind, event_ndim, wanted), wanted, kInputs);
-    variable_list result(kInputs);
-    if (wanted[0]) result[0] = grad;
-    if (wanted[1]) result[1] = call_rsample_backward(grad, mean, scale, noise, kind, event_ndim, {false, true}).front();
-    return result;
+    const std::vector<Tensor> gradients =
+        needs_closed_form(grads) ? differentiable_rsample_backward(grad, mean, scale, noise, kind, event_ndim, wanted)
+                                 : rsample_backward(grad, mean, scale, noise, kind, event_ndim, wanted);
+    return in_places(gradients, wanted, kInputs);
   }
 };
 
 Tensor autograd(const Tensor& mean, const Tensor& scale, const Tensor& rng_state, SymSamples num_samples,
                 c10::SymInt first_row, int64_t stream, Kind kind, int64_t event_ndim) {
   const NoiseArguments noise{rng_state, std::move(num_samples), std::move(first_row), stream};
-  return any_requires_grad({mean, scale}) ? Node::apply(mean, scale, noise, kind, event_ndim)
-                                          : Node::forward(nullptr, mean, scale, noise, kind, event_ndim);
+  return any_requires_grad({mean, scale})
+             ? NormalRsampleBackward::apply(mean, scale, noise, kind, event_ndim)
+             : NormalRsampleBackward::forward(nullptr, mean, scale, noise, kind, event_ndim);
 }
 
 TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
@@ -142,14 +138,22 @@ Tensor sample_gradient(const Layout& layout, const Tensor& grad, Samples num_sam
   return grad;
 }
 
-std::vector<Tensor> call_rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
-                                          const NoiseArguments& noise, std::string_view kind, int64_t event_ndim,
-                                          Wanted wanted) {
+std::vector<Tensor> rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
+                                     const NoiseArguments& noise, std::string_view kind, int64_t event_ndim,
+                                     Wanted wanted) {
   static const auto op =
       find_op<std::vector<Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, SymSamples, c10::SymInt,
                                   int64_t, Kind, int64_t, Wanted)>("vae_ext::normal_rsample_backward");
-  return op.call(grad, mean, scale, noise.rng_state, noise.num_samples, noise.first_row, noise.stream, kind, event_ndim,
-                 wanted);
+  // Where z has the shape of mean, its gradient is the mean's, as it stands.
+  const bool as_it_stands = wanted[0] && mean.sym_sizes() == grad.sym_sizes();
+  std::vector<Tensor> result;
+  if (as_it_stands) result.push_back(grad);
+  const Wanted rest{wanted[0] && !as_it_stands, wanted[1]};
+  if (!rest[0] && !rest[1]) return result;
+  for (const Tensor& gradient : op.call(grad, mean, scale, noise.rng_state, noise.num_samples, noise.first_row,
+                                        noise.stream, kind, event_ndim, rest))
+    result.push_back(gradient);
+  return result;
 }
 
 std::vector<Tensor> differentiable_rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "autograd.h"
-#include "launch.h"
+#include "gradients.h"
 
 namespace vae_ext {
 
@@ -22,10 +22,10 @@ Spec noise_spec(const Layout& layout, const NoiseDraw& draw, std::optional<int64
 Tensor empty_samples(const Layout& layout, std::optional<int64_t> num_samples);
 Tensor sample_gradient(const Layout& layout, const Tensor& grad, std::optional<int64_t> num_samples);
 
-// vae_ext::normal_rsample_backward, only the wanted gradients of mean and scale.
-std::vector<Tensor> call_rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
-                                          const NoiseArguments& noise, std::string_view kind, int64_t event_ndim,
-                                          std::array<bool, 2> wanted);
+// The wanted gradients of mean and scale, by vae_ext::normal_rsample_backward.
+std::vector<Tensor> rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
+                                     const NoiseArguments& noise, std::string_view kind, int64_t event_ndim,
+                                     std::array<bool, 2> wanted);
 // The same as differentiable expressions.
 std::vector<Tensor> differentiable_rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
                                                     const NoiseArguments& noise, std::string_view kind,

@@ -21,8 +21,9 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& scale, cons
   const NoiseDraw draw{rng_state, first_row, stream};
   const Spec spec = noise_spec(layout, draw, num_samples, kind);
   const Tensor z = empty_samples(layout, num_samples);
+  const variable_list inputs = kl_inputs(a);
   const Tensor kl =
-      map_and_sum_rows(layout, spec, {mean, scale}, z, SumKernel::normal_kl, kl_spec(a), kl_inputs(a), false);
+      sample_and_sum_rows(layout, spec, {inputs[0], inputs[1]}, z, &cpu::Kernels::normal_kl, kl_spec(a), inputs);
   return {z, kl};
 }
 
@@ -41,11 +42,11 @@ std::vector<Tensor> backward(const Tensor& grad_z, const Tensor& grad_kl, const 
 
   const std::array<bool, 2> posterior_wanted{wanted[0], wanted[1]};
   variable_list both_inputs = inputs;
-  both_inputs.push_back(sample_gradient(layout, grad_z, num_samples));
-  std::vector<Tensor> results = gradients(MapKernel::normal_rsample_kl_backward, layout, both, both_inputs, row_value,
-                                          {mean, scale}, posterior_wanted);
+  both_inputs.push_back(with_dense_events({sample_gradient(layout, grad_z, num_samples)}, event_ndim).front());
+  std::vector<Tensor> results = gradients(&cpu::Kernels::normal_rsample_kl_backward, layout, both, both_inputs,
+                                          row_value, {mean, scale}, posterior_wanted);
   // The prior's gradients come from the KL alone.
-  const std::vector<Tensor> prior = gradients(MapKernel::normal_kl_backward, layout, kl, inputs, row_value, inputs,
+  const std::vector<Tensor> prior = gradients(&cpu::Kernels::normal_kl_backward, layout, kl, inputs, row_value, inputs,
                                               std::array<bool, 4>{false, false, wanted[2], wanted[3]});
   results.insert(results.end(), prior.begin() + 2, prior.end());
   return only_wanted(std::move(results), wanted);
@@ -74,14 +75,14 @@ std::vector<Tensor> call_backward(const variable_list& grads, const variable_lis
 std::vector<Tensor> through_z(const Tensor& grad, const variable_list& inputs, const NoiseArguments& noise, Kind kind,
                               int64_t event_ndim, const Wanted& wanted) {
   const std::array<bool, 2> posterior{wanted[0], wanted[1]};
-  const auto call = at::GradMode::is_enabled() ? &differentiable_rsample_backward : &call_rsample_backward;
+  const auto call = needs_closed_form({grad}) ? &differentiable_rsample_backward : &rsample_backward;
   return in_places(call(grad, inputs[0], inputs[1], noise, kind, event_ndim, posterior), posterior, 4);
 }
 
 // The gradients through the KL alone, one for each input.
 std::vector<Tensor> through_kl(const Tensor& grad, const variable_list& inputs, Kind kind, int64_t event_ndim,
                                const Wanted& wanted) {
-  if (at::GradMode::is_enabled()) return differentiable_kl_backward(grad, inputs, kind, event_ndim, wanted);
+  if (needs_closed_form({grad})) return differentiable_kl_backward(grad, inputs, kind, event_ndim, wanted);
   return in_places(call_kl_backward(grad, inputs, kind, event_ndim, wanted), wanted, 4);
 }
 
@@ -91,7 +92,7 @@ std::vector<Tensor> added(std::vector<Tensor> a, const std::vector<Tensor>& b) {
   return a;
 }
 
-class Node : public torch::autograd::Function<Node> {
+class NormalRsampleKlBackward : public torch::autograd::Function<NormalRsampleKlBackward> {
  public:
   static constexpr size_t kInputs = 7;
 
@@ -121,13 +122,12 @@ class Node : public torch::autograd::Function<Node> {
     const int64_t event_ndim = ctx->saved_data["event_ndim"].toInt();
     const Wanted wanted = wanted_gradients<4>(ctx, inputs);
     const bool has_z = grads[0].defined(), has_kl = grads[1].defined();
-    variable_list result;
-    if (has_z && has_kl && !at::GradMode::is_enabled())
+    if (has_z && has_kl && !needs_closed_form(grads))
       return in_places(call_backward(grads, inputs, noise, kind, event_ndim, wanted), wanted, kInputs);
     std::vector<Tensor> from_z(4), from_kl(4);
     if (has_z) from_z = through_z(grads[0], inputs, noise, kind, event_ndim, wanted);
     if (has_kl) from_kl = through_kl(grads[1], inputs, kind, event_ndim, wanted);
-    result = added(std::move(from_z), from_kl);
+    variable_list result = added(std::move(from_z), from_kl);
     result.resize(kInputs);
     return result;
   }
@@ -138,9 +138,9 @@ std::tuple<Tensor, Tensor> autograd(const Tensor& mean, const Tensor& scale, con
                                     c10::SymInt first_row, int64_t stream, Kind kind, int64_t event_ndim) {
   const NoiseArguments noise{rng_state, std::move(num_samples), std::move(first_row), stream};
   const bool record = any_requires_grad({mean, scale, or_undefined(prior_mean), or_undefined(prior_scale)});
-  const variable_list out = record
-                                ? Node::apply(mean, scale, prior_mean, prior_scale, noise, kind, event_ndim)
-                                : Node::forward(nullptr, mean, scale, prior_mean, prior_scale, noise, kind, event_ndim);
+  const variable_list out =
+      record ? NormalRsampleKlBackward::apply(mean, scale, prior_mean, prior_scale, noise, kind, event_ndim)
+             : NormalRsampleKlBackward::forward(nullptr, mean, scale, prior_mean, prior_scale, noise, kind, event_ndim);
   return {out[0], out[1]};
 }
 

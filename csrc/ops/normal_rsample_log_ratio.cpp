@@ -23,37 +23,40 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& scale, cons
   const Tensor z = empty_samples(layout, num_samples);
   variable_list inputs = kl_inputs(a);
   inputs.push_back(z);
-  const Tensor r = map_and_sum_rows(layout, spec, {mean, scale}, z, SumKernel::normal_log_ratio, kl_spec(a), inputs,
-                                    /*sum_over_samples=*/true);
+  Spec sums = kl_spec(a);
+  sums.samples = num_samples;
+  const Tensor r =
+      sample_and_sum_rows(layout, spec, {inputs[0], inputs[1]}, z, &cpu::Kernels::normal_log_ratio, sums, inputs);
   return {z, r};
 }
 
 // z is an argument, not recomputed: r belongs to z as it was rounded to its dtype, and z is there anyway.
-std::vector<Tensor> backward(const Tensor& grad_z, const Tensor& grad_r, const Tensor& z, const Tensor& mean,
-                             const Tensor& scale, const OptionalTensor& prior_mean, const OptionalTensor& prior_scale,
-                             const Tensor& rng_state, Samples num_samples, int64_t first_row, int64_t stream, Kind kind,
-                             int64_t event_ndim, Wanted wanted) {
+std::vector<Tensor> backward(const OptionalTensor& grad_z, const OptionalTensor& grad_r, const Tensor& z,
+                             const Tensor& mean, const Tensor& scale, const OptionalTensor& prior_mean,
+                             const OptionalTensor& prior_scale, const Tensor& rng_state, Samples num_samples,
+                             int64_t first_row, int64_t stream, Kind kind, int64_t event_ndim, Wanted wanted) {
   const KlArguments a{mean, scale, prior_mean, prior_scale, kind, event_ndim};
   const Layout layout = kl_layout(a);
   const NoiseDraw draw{rng_state, first_row, stream};
   Spec spec = noise_spec(layout, draw, num_samples, kind);
   spec.prior_scale = prior_scale.has_value();
   const variable_list like = kl_inputs(a);
-  const variable_list inputs{scale, like[2], like[3], sample_gradient(layout, z, num_samples),
-                             sample_gradient(layout, grad_z, num_samples)};
-  return only_wanted(gradients(MapKernel::normal_log_ratio_backward, layout, spec, inputs,
-                               row_gradient(layout, "grad_r", grad_r, num_samples), like, wanted),
+  const variable_list inputs = with_dense_events({like[1], like[2], like[3], sample_gradient(layout, z, num_samples),
+                                                  grad_z ? sample_gradient(layout, *grad_z, num_samples) : Tensor()},
+                                                 event_ndim);
+  return only_wanted(gradients(&cpu::Kernels::normal_log_ratio_backward, layout, spec, inputs,
+                               grad_r ? row_gradient(layout, "grad_r", *grad_r, num_samples) : Tensor(), like, wanted),
                      wanted);
 }
 
 std::vector<Tensor> call_backward(const variable_list& grads, const Tensor& z, const variable_list& inputs,
                                   const NoiseArguments& noise, Kind kind, int64_t event_ndim, Wanted wanted) {
-  static const auto op =
-      find_op<std::vector<Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                  const OptionalTensor&, const OptionalTensor&, const Tensor&, SymSamples, c10::SymInt,
-                                  int64_t, Kind, int64_t, Wanted)>("vae_ext::normal_rsample_log_ratio_backward");
-  return op.call(grads[0], grads[1], z, inputs[0], inputs[1], or_none(inputs[2]), or_none(inputs[3]), noise.rng_state,
-                 noise.num_samples, noise.first_row, noise.stream, kind, event_ndim, wanted);
+  static const auto op = find_op<std::vector<Tensor>(
+      const OptionalTensor&, const OptionalTensor&, const Tensor&, const Tensor&, const Tensor&, const OptionalTensor&,
+      const OptionalTensor&, const Tensor&, SymSamples, c10::SymInt, int64_t, Kind, int64_t, Wanted)>(
+      "vae_ext::normal_rsample_log_ratio_backward");
+  return op.call(or_none(grads[0]), or_none(grads[1]), z, inputs[0], inputs[1], or_none(inputs[2]), or_none(inputs[3]),
+                 noise.rng_state, noise.num_samples, noise.first_row, noise.stream, kind, event_ndim, wanted);
 }
 
 std::vector<Tensor> differentiable_backward(const variable_list& grads, const Tensor& z, const variable_list& inputs,
@@ -70,7 +73,7 @@ std::vector<Tensor> differentiable_backward(const variable_list& grads, const Te
   });
 }
 
-class Node : public torch::autograd::Function<Node> {
+class NormalRsampleLogRatioBackward : public torch::autograd::Function<NormalRsampleLogRatioBackward> {
  public:
   static constexpr size_t kInputs = 7;
 
@@ -88,6 +91,7 @@ class Node : public torch::autograd::Function<Node> {
       ctx->save_for_backward({mean, scale, or_undefined(prior_mean), or_undefined(prior_scale), noise.rng_state, z});
       ctx->saved_data["kind"] = std::string(kind);
       ctx->saved_data["event_ndim"] = event_ndim;
+      ctx->set_materialize_grads(false);
       save_noise(ctx, noise);
     }
     return {z, r};
@@ -101,7 +105,7 @@ class Node : public torch::autograd::Function<Node> {
     const std::string kind = ctx->saved_data["kind"].toStringRef();
     const int64_t event_ndim = ctx->saved_data["event_ndim"].toInt();
     const Wanted wanted = wanted_gradients<4>(ctx, inputs);
-    if (!at::GradMode::is_enabled())
+    if (!needs_closed_form(grads))
       return in_places(call_backward(grads, z, inputs, noise, kind, event_ndim, wanted), wanted, kInputs);
     variable_list result = differentiable_backward(grads, z, inputs, noise, kind, event_ndim, wanted);
     result.resize(kInputs);
@@ -114,9 +118,10 @@ std::tuple<Tensor, Tensor> autograd(const Tensor& mean, const Tensor& scale, con
                                     c10::SymInt first_row, int64_t stream, Kind kind, int64_t event_ndim) {
   const NoiseArguments noise{rng_state, std::move(num_samples), std::move(first_row), stream};
   const bool record = any_requires_grad({mean, scale, or_undefined(prior_mean), or_undefined(prior_scale)});
-  const variable_list out = record
-                                ? Node::apply(mean, scale, prior_mean, prior_scale, noise, kind, event_ndim)
-                                : Node::forward(nullptr, mean, scale, prior_mean, prior_scale, noise, kind, event_ndim);
+  const variable_list out =
+      record ? NormalRsampleLogRatioBackward::apply(mean, scale, prior_mean, prior_scale, noise, kind, event_ndim)
+             : NormalRsampleLogRatioBackward::forward(nullptr, mean, scale, prior_mean, prior_scale, noise, kind,
+                                                      event_ndim);
   return {out[0], out[1]};
 }
 
@@ -126,7 +131,7 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
       "SymInt? num_samples, SymInt first_row, int stream, str kind, int event_ndim) -> (Tensor, Tensor)",
       {at::Tag::pt2_compliant_tag});
   m.def(
-      "normal_rsample_log_ratio_backward(Tensor grad_z, Tensor grad_r, Tensor z, Tensor mean, Tensor scale, "
+      "normal_rsample_log_ratio_backward(Tensor? grad_z, Tensor? grad_r, Tensor z, Tensor mean, Tensor scale, "
       "Tensor? prior_mean, Tensor? prior_scale, Tensor rng_state, SymInt? num_samples, SymInt first_row, int stream, "
       "str kind, int event_ndim, bool[4] wanted) -> Tensor[]",
       {at::Tag::pt2_compliant_tag});

@@ -14,7 +14,7 @@ struct Value {
   Tensor tensor;
   Value() = default;
   explicit Value(Tensor t) : tensor(std::move(t)) {}
-  // A 0-d tensor takes part in no type promotion.
+  // 0-d, so that it does not widen what it meets, unless that is 0-d as well.
   explicit Value(double constant) : tensor(at::scalar_tensor(constant, at::kDouble)) {}
 };
 
@@ -42,17 +42,20 @@ std::vector<Tensor> closed_form(at::ScalarType compute_type, int64_t event_ndim,
   Value in[Formula::kInputs], out[Formula::kOutputs];
   for (size_t i = 0; i < inputs.size(); ++i)
     in[i] = inputs[i].defined() ? Value(inputs[i].to(compute_type)) : Value(0.0);
-  Value row;
+  Value row(0.0);
   if (row_value.defined()) {
     Tensor spread = row_value;
     for (int64_t d = 0; d < event_ndim; ++d) spread = spread.unsqueeze(-1);
     row = Value(spread);
   }
   Formula::apply(in, &row, out);
+  // An output need not depend on every input, but it is summed over the rows and the event of all.
+  std::vector<c10::SymInt> full = row.tensor.sym_sizes().vec();
+  for (const Value& value : in) full = at::infer_size_symint(full, value.tensor.sym_sizes());
   std::vector<Tensor> results(like.size());
   for (size_t k = 0; k < like.size(); ++k) {
     if (!wanted[k]) continue;
-    results[k] = at::sum_to(out[k].tensor, like[k].sym_sizes()).to(like[k].scalar_type());
+    results[k] = at::sum_to(out[k].tensor.expand_symint(full), like[k].sym_sizes()).to(like[k].scalar_type());
   }
   return results;
 }
