@@ -202,7 +202,7 @@ VAE_EXT_INLINE SinCos<V> sincos_of_word(Bits w) {
   return sincospi_of(turn, to_float(rest) * constant<V>(4.65661287e-10f));
 }
 
-// float64 ---------------------------------------------------------------------------------------------------------
+// float64.
 
 VAE_EXT_INLINE double exp(double x) { return ::exp(x); }
 VAE_EXT_INLINE double exp_nonpositive(double x) { return ::exp(x); }

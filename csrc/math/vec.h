@@ -23,7 +23,7 @@
 
 namespace vae_ext {
 
-// The scalar value type ------------------------------------------------------------------------------------------
+// The scalar value type.
 
 template <class To, class From>
 VAE_EXT_INLINE To bit_cast(From from) {
@@ -83,7 +83,7 @@ VAE_EXT_INLINE uint16_t float_to_half(float a) {
   return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xFFFu + (magnitude >> 13 & 1u)) >> 13));
 }
 
-// The 16-lane vector ---------------------------------------------------------------------------------------------
+// The 16-lane vector.
 
 #if !defined(__CUDACC__)
 
@@ -576,7 +576,7 @@ VAE_EXT_INLINE void store_groups(float* out, const Vec<float>& v0, const Vec<flo
 
 #endif  // !__CUDACC__
 
-// What is built from the above, for every value type --------------------------------------------------------------
+// What is built from the above, for every value type.
 
 template <class V>
 struct ScalarOf {
