@@ -372,7 +372,7 @@ def _layout_cases() -> Iterator[Case]:
 
 
 def _value_cases() -> Iterator[Case]:
-    """The extremes that DESIGN names, and long rows."""
+    """The extremes, and long rows."""
     extremes: tuple[Values, ...] = ("extreme", "saturated")
     for values, x_dtype, shape in itertools.product(extremes, (None, torch.bool), ((8, 784), (3, 70001))):
         yield Case("bernoulli_log_prob", {"logits": shape, "x": shape}, values=values, x_dtype=x_dtype)

@@ -10,11 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import mpmath
@@ -26,13 +22,12 @@ from scipy import special
 from torch import Tensor
 
 import vae_ext
+from tests.capabilities import CAPABILITIES, digests_under
 from vae_ext.arguments import ScaleKind
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
-ROOT = Path(__file__).parent.parent
-CAPABILITIES = {"default": "DEFAULT", "avx2": "AVX2", "avx512": "AVX512"}
 HALF_TYPES = (torch.bfloat16, torch.float16)
 
 # Every so many of the 2^32 bit patterns; primes, so that all exponents and all low bits are met.
@@ -323,23 +318,7 @@ def expected_digests() -> dict[str, str]:
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_instruction_sets_agree(capability: str, expected_digests: dict[str, str]) -> None:
-    environment = os.environ | {
-        "ATEN_CPU_CAPABILITY": capability,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-    }
-    completed = subprocess.run(
-        [sys.executable, "-m", "tests.test_elementary"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert completed.returncode == 0, completed.stderr
-    report = json.loads(completed.stdout)
-    if report["capability"] != CAPABILITIES[capability]:
-        pytest.skip(f"this processor has no {capability}")
-    assert report["digests"] == expected_digests
+    assert digests_under(capability, "tests.test_elementary") == expected_digests
 
 
 if __name__ == "__main__":

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +9,9 @@ import torch
 from torch import Tensor
 
 import vae_ext
+from tests.capabilities import CAPABILITIES, digests_under
 from tests.cases import SAMPLERS, Case, as_tuple, cotangents
 from tests.outputs import digests
-
-ROOT = Path(__file__).parent.parent
-CAPABILITIES = {"default": "DEFAULT", "avx2": "AVX2", "avx512": "AVX512"}
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +22,7 @@ def expected_digests() -> dict[str, str]:
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_instruction_sets_agree(capability: str, expected_digests: dict[str, str]) -> None:
-    environment = os.environ | {
-        "ATEN_CPU_CAPABILITY": capability,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-    }
-    completed = subprocess.run(
-        [sys.executable, "-m", "tests.outputs"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert completed.returncode == 0, completed.stderr
-    report = json.loads(completed.stdout)
-    if report["capability"] != CAPABILITIES[capability]:
-        pytest.skip(f"this processor has no {capability}")
-    _assert_same(report["digests"], expected_digests)
+    _assert_same(digests_under(capability, "tests.outputs"), expected_digests)
 
 
 @pytest.mark.usefixtures("restored_threads")

@@ -26,7 +26,8 @@ Noise). Without `rng_state` the state is drawn from torch's generator, so `torch
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -230,21 +231,17 @@ def normal_rsample_kl(
         prior_std=prior_std,
         prior_var=prior_var,
     )
-    ndim = resolve_event_ndim(event_ndim, mean=mean)
-    state = _rng_state(rng_state, generator, mean)
-    _check_counts(num_samples, first_row, stream)
-    scale = as_parameter(kind, scale, mean)
-    prior_mean, prior_scale = (
-        _optional("prior_mean", prior_mean, mean),
-        _optional("prior_scale", prior_scale, mean),
-    )
-    if _transformed():
-        keywords = _keywords(ndim, mean, kind, scale, prior_mean, prior_scale)
-        check_prior_batch(ndim, mean, scale, prior_mean, prior_scale)
-        keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
-        return reference.normal_rsample_kl(num_samples=num_samples, **keywords)
-    return torch.ops.vae_ext.normal_rsample_kl(
-        mean, scale, prior_mean, prior_scale, state, num_samples, first_row, stream, kind, ndim
+    return _sample_and(
+        torch.ops.vae_ext.normal_rsample_kl,
+        reference.normal_rsample_kl,
+        mean,
+        scale,
+        kind,
+        num_samples,
+        prior_mean,
+        prior_scale,
+        _Draw(generator, rng_state, first_row, stream),
+        event_ndim,
     )
 
 
@@ -292,21 +289,17 @@ def normal_rsample_log_ratio(
         prior_std=prior_std,
         prior_var=prior_var,
     )
-    ndim = resolve_event_ndim(event_ndim, mean=mean)
-    state = _rng_state(rng_state, generator, mean)
-    _check_counts(num_samples, first_row, stream)
-    scale = as_parameter(kind, scale, mean)
-    prior_mean, prior_scale = (
-        _optional("prior_mean", prior_mean, mean),
-        _optional("prior_scale", prior_scale, mean),
-    )
-    if _transformed():
-        keywords = _keywords(ndim, mean, kind, scale, prior_mean, prior_scale)
-        check_prior_batch(ndim, mean, scale, prior_mean, prior_scale)
-        keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
-        return reference.normal_rsample_log_ratio(num_samples=num_samples, **keywords)
-    return torch.ops.vae_ext.normal_rsample_log_ratio(
-        mean, scale, prior_mean, prior_scale, state, num_samples, first_row, stream, kind, ndim
+    return _sample_and(
+        torch.ops.vae_ext.normal_rsample_log_ratio,
+        reference.normal_rsample_log_ratio,
+        mean,
+        scale,
+        kind,
+        num_samples,
+        prior_mean,
+        prior_scale,
+        _Draw(generator, rng_state, first_row, stream),
+        event_ndim,
     )
 
 
@@ -372,6 +365,43 @@ def normal_log_prob(
     if _transformed():
         return reference.normal_log_prob(x=x, **_keywords(ndim, mean, kind, scale, x=x))
     return torch.ops.vae_ext.normal_log_prob(mean, scale, x, kind, ndim)
+
+
+class _Draw(NamedTuple):
+    """Where the noise of a call comes from, as it was given."""
+
+    generator: Generator | None
+    rng_state: Tensor | None
+    first_row: int
+    stream: int
+
+
+def _sample_and(
+    fused: Callable[..., tuple[Tensor, Tensor]],
+    eager: Callable[..., tuple[Tensor, Tensor]],
+    mean: Tensor,
+    scale: Scale,
+    kind: ScaleKind,
+    num_samples: int | None,
+    prior_mean: Scale | None,
+    prior_scale: Scale | None,
+    draw: _Draw,
+    event_ndim: int | None,
+) -> tuple[Tensor, Tensor]:
+    """What the operators that sample and sum have in common."""
+    ndim = resolve_event_ndim(event_ndim, mean=mean)
+    generator, rng_state, first_row, stream = draw
+    state = _rng_state(rng_state, generator, mean)
+    _check_counts(num_samples, first_row, stream)
+    scale = as_parameter(kind, scale, mean)
+    prior_mean = _optional("prior_mean", prior_mean, mean)
+    prior_scale = _optional("prior_scale", prior_scale, mean)
+    if _transformed():
+        keywords = _keywords(ndim, mean, kind, scale, prior_mean, prior_scale)
+        check_prior_batch(ndim, mean, scale, prior_mean, prior_scale)
+        keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
+        return eager(num_samples=num_samples, **keywords)
+    return fused(mean, scale, prior_mean, prior_scale, state, num_samples, first_row, stream, kind, ndim)
 
 
 def _transformed() -> bool:

@@ -14,7 +14,10 @@ VAE_EXT_INLINE void apply_segment(const C* const* in, const C* row_value, C* con
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
     V v[Formula::kInputs], r[Formula::kOutputs];
-    for (int i = 0; i < Formula::kInputs; ++i) v[i] = load(in[i] + j);
+    for (int i = 0; i < Formula::kInputs; ++i) {
+      v[i] = load(in[i] + j);
+      prefetch_page_ahead(in[i] + j);
+    }
     Formula::apply(v, &row, r);
     for (int o = 0; o < Formula::kOutputs; ++o)
       if (out[o]) stream ? store_past_cache(out[o] + j, r[o]) : store(out[o] + j, r[o]);

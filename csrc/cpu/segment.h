@@ -3,6 +3,7 @@
 // compiled for float and double alone.
 #pragma once
 
+#include "../math/vec.h"
 #include "kernels.h"
 
 namespace vae_ext::cpu {

@@ -42,7 +42,10 @@ VAE_EXT_INLINE Vec<C> sum_segment(const C* const* in, int64_t n) {
   auto sum0 = Term::template zero<V>(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
   const auto add = [&](auto& sum, int64_t j) {
     V v[Term::kInputs];
-    for (int i = 0; i < Term::kInputs; ++i) v[i] = load(in[i] + j);
+    for (int i = 0; i < Term::kInputs; ++i) {
+      v[i] = load(in[i] + j);
+      prefetch_page_ahead(in[i] + j);
+    }
     Term::add(sum, v);
   };
   int64_t j = 0;

@@ -59,7 +59,8 @@ VAE_EXT_INLINE NoiseKey noise_key(uint64_t seed, uint64_t offset, uint64_t strea
           static_cast<uint32_t>(offset >> 32)};
 }
 
-// The four normals of one counter (DESIGN §2, Noise): `group` is sample * ceil(J / 4) + j / 4, `row` the global row.
+// The four normals of one counter (docs/design.md, Noise): `group` is sample * ceil(J / 4) + j / 4, `row` the global
+// row.
 template <class V, class W>
 VAE_EXT_INLINE void normals_of(const NoiseKey& key, W group, W row, V* out) {
   using Pairs = decltype(pair_words(group));
