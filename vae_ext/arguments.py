@@ -163,7 +163,10 @@ def as_parameter(name: str, value: Scale, mean: Tensor) -> Tensor:
     """`value` as a tensor beside `mean`: a number becomes a 0-d one, never of less than float32's precision."""
     if isinstance(value, Tensor):
         return _checked_tensor(name, value)
-    return mean.new_full((), float(_checked_scale(name, value)), dtype=wide_dtype(mean))
+    number = float(_checked_scale(name, value))
+    if number < 0 and name in ("std", "var", "prior_std", "prior_var"):
+        raise ValueError(f"{name} is {number}; expected 0 or more")
+    return mean.new_full((), number, dtype=wide_dtype(mean))
 
 
 def _checked_tensor(name: str, value: object) -> Tensor:

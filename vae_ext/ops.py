@@ -184,7 +184,7 @@ def normal_kl(
     scale = as_parameter(kind, scale, mean)
     prior_mean, prior_scale = (
         _optional("prior_mean", prior_mean, mean),
-        _optional("prior_scale", prior_scale, mean),
+        _optional(f"prior_{kind}", prior_scale, mean),
     )
     if _transformed():
         return reference.normal_kl(**_keywords(ndim, mean, kind, scale, prior_mean, prior_scale))
@@ -395,7 +395,7 @@ def _sample_and(
     _check_counts(num_samples, first_row, stream)
     scale = as_parameter(kind, scale, mean)
     prior_mean = _optional("prior_mean", prior_mean, mean)
-    prior_scale = _optional("prior_scale", prior_scale, mean)
+    prior_scale = _optional(f"prior_{kind}", prior_scale, mean)
     if _transformed():
         keywords = _keywords(ndim, mean, kind, scale, prior_mean, prior_scale)
         check_prior_batch(ndim, mean, scale, prior_mean, prior_scale)
@@ -447,18 +447,18 @@ def _rng_state(rng_state: Tensor | None, generator: Generator | None, mean: Tens
 
 def _check_counts(num_samples: int | None, first_row: int, stream: int) -> None:
     if num_samples is not None:
-        _check_count("num_samples", num_samples)
-    _check_count("first_row", first_row)
-    _check_count("stream", stream)
+        _check_count("num_samples", num_samples, 1)
+    _check_count("first_row", first_row, 0)
+    _check_count("stream", stream, 0)
 
 
-def _check_count(name: str, value: object) -> None:
+def _check_count(name: str, value: object, least: int) -> None:
     if isinstance(value, torch.SymInt):
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is of type {type(value).__name__}; expected an int")
-    if not 0 <= value <= _MAX_INT64:
-        raise ValueError(f"{name} is {value}; expected 0 or more, and less than 2**63")
+    if not least <= value <= _MAX_INT64:
+        raise ValueError(f"{name} is {value}; expected {least} or more, and less than 2**63")
 
 
 def _epsilon(
