@@ -75,7 +75,7 @@ GOOD = idx_bytes(RNG.integers(0, 256, (5, 4, 3)))
         (GOOD[:3], "not an IDX file"),
         (b"\x89PNG" + GOOD, "not an IDX file"),
         (GOOD[:2] + b"\x0d" + GOOD[3:], "IDX type 0x0d"),
-        (GOOD[:10], "truncated or corrupt"),
+        (GOOD[:10], "10 bytes, but its header alone has 16"),
         (GOOD[:-1], "75 bytes, but its header promises 76"),
         (GOOD + b"\0", "77 bytes, but its header promises 76"),
         (b"\0\0\x08\0" + b"\0", "truncated or corrupt"),

@@ -123,7 +123,7 @@ def decide_cuda(
 def cuda_obstacle(torch_version: str, torch_cuda: str | None, nvcc: str | None, has_kernels: bool) -> str | None:
     """What stands in the way of a CUDA build, with the remedy, or None."""
     if torch_cuda is None:
-        return f"torch {torch_version} is built without CUDA (install a CUDA build of torch)"
+        return f"torch {torch_version} is built without CUDA"
     if nvcc is None:
         return f"nvcc was not found (install the CUDA {torch_cuda} toolkit, or set CUDA_HOME to it)"
     if nvcc.split(".")[0] != torch_cuda.split(".")[0]:

@@ -41,7 +41,7 @@ class _Commands(TyperGroup):
         except ImportError as error:
             message = f"{error} (`vae-ext doctor` says what is missing and how to mend it)"
         except OSError as error:
-            message = f"cannot use {error.filename}: {error.strerror}"
+            message = f"cannot use {error.filename or 'the output'}: {error.strerror}"
         except (MemoryError, RuntimeError) as error:
             if "memory" not in str(error):
                 raise
@@ -126,12 +126,12 @@ def train(
     try:
         with make_display(console, samples) as display:
             records = run(trainer, directory, display)
+        summary = {"vae_ext": __version__, **summarise(trainer, records)}
+        directory.write_summary(summary)
+        draw_run(trainer, records, directory.path)
     except KeyboardInterrupt:
         _report_interruption(directory, trainer.samples)
         raise typer.Exit(INTERRUPTED) from None
-    summary = {"vae_ext": __version__, **summarise(trainer, records)}
-    directory.write_summary(summary)
-    draw_run(trainer, records, directory.path)
     console.print(
         f"Held-out bound {summary['test_bound']:.2f} nats after {summary['samples']:,} samples in"
         f" {summary['seconds']:.0f} s. Written to {directory.path}",

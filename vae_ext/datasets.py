@@ -98,9 +98,13 @@ def _split(name: str, rows: np.ndarray, scale: int, num_test: int) -> Dataset:
 
 def _load_npy(name: str) -> Dataset:
     path = Path(name.removeprefix("npy:"))
+    if name == "npy:":
+        raise UserError("npy: names no file: expected npy:PATH, an array saved with numpy.save")
     array = _read_npy(path)
     if array.ndim < 2 or array.shape[0] < 2 or array.size == 0:
-        raise UserError(f"{path} has shape {list(array.shape)}: expected [N, ...] N at least 2, nothing empty")
+        raise UserError(
+            f"{path} has shape {list(array.shape)}: expected [N, ...], two or more rows of one or more values"
+        )
     rows, scale = _as_unit_interval(array, path)
     return _split(name, rows, scale, num_test=max(1, len(rows) // 10))
 
@@ -111,7 +115,8 @@ def _read_npy(path: Path) -> np.ndarray:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a whole .npy file of plain numbers: {error}") from error
+        # NumPy's own words advise to unpickle what is not an array, which this program never does.
+        raise UserError(f"{path} is not a whole .npy file of plain numbers: save it with numpy.save") from error
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} is an .npz archive: expected one array saved with numpy.save")
     return array
@@ -193,11 +198,14 @@ def read_idx(path: Path) -> np.ndarray:
     """
     content = _read_maybe_gzipped(path)
     if len(content) < 4 or content[:2] != b"\0\0":
-        raise UserError(f"{path} is not an IDX file: it begins with 0x{content[:4].hex()}, expected 0x0000")
+        begins = f"begins with 0x{content[:4].hex()}" if content else "is empty"
+        raise UserError(f"{path} is not an IDX file: it {begins}, expected 0x0000")
     if content[2] != IDX_UINT8:
         raise UserError(f"{path} holds IDX type 0x{content[2]:02x}: expected 0x08, unsigned bytes")
     header = 4 + 4 * content[3]
-    shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4")) if len(content) >= header else ()
+    if len(content) < header:
+        raise UserError(f"{path} is truncated: {len(content)} bytes, but its header alone has {header}")
+    shape = tuple(int(size) for size in np.frombuffer(content[4:header], dtype=">u4"))
     expected = header + math.prod(shape)
     if len(content) != expected or content[3] == 0:
         raise UserError(f"{path} is truncated or corrupt: {len(content)} bytes, but its header promises {expected}")
