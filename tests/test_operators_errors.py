@@ -196,3 +196,36 @@ def test_float_scales_are_not_checked_for_their_value(value: float) -> None:
     """A NaN that went in comes out; it is no bad argument."""
     kl = vae_ext.normal_kl(torch.zeros(3, 4), value)
     assert not kl.isfinite().any()
+
+
+class TestTransforms:
+    """What runs eagerly under a transform takes no more than what runs fused."""
+
+    def test_dtypes(self) -> None:
+        integers, floats = torch.zeros(4, 3, dtype=torch.int64), torch.zeros(4, 3)
+        with pytest.raises(TypeError, match=r"mean is torch\.int64"):
+            torch.func.vmap(lambda mean, log_var: vae_ext.normal_kl(mean, log_var, event_ndim=1))(integers, floats)
+        with pytest.raises(TypeError, match=r"log_var is torch.float32 but mean is torch.bfloat16"):
+            torch.func.vmap(lambda mean, log_var: vae_ext.normal_kl(mean, log_var, event_ndim=1))(
+                floats.bfloat16(), floats
+            )
+
+    @pytest.mark.parametrize("operator", SAMPLERS[1:])
+    def test_a_prior_adds_no_batch_dims(self, operator: str) -> None:
+        mean, prior = torch.zeros(4, 3), torch.zeros(2, 4, 3)
+        state = vae_ext.make_rng_state()
+
+        def sampled(mean: torch.Tensor) -> Any:
+            return getattr(vae_ext, operator)(mean, std=1.0, prior_mean=prior, rng_state=state, event_ndim=1)
+
+        with pytest.raises(ValueError, match="prior"):
+            sampled(mean)
+        with pytest.raises(ValueError, match="prior"):
+            torch.func.jacfwd(sampled)(mean)
+
+
+@pytest.mark.parametrize("name", ["std", "var"])
+def test_a_negative_scale_is_refused(name: str) -> None:
+    scale: dict[str, Any] = {name: -1.0}
+    with pytest.raises(ValueError, match=rf"{name} is -1\.0; expected 0 or more"):
+        vae_ext.normal_rsample(torch.zeros(4, 3), **scale)
