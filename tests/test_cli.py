@@ -316,8 +316,13 @@ def test_evaluate_rejects_numbers_out_of_range(finished: Path) -> None:
 
 def test_interrupting_keeps_what_was_saved(tmp_path: Path) -> None:
     command = [*COMMAND, "train", "--samples", "5000000", "--batch-size", "1", "--hidden", "8"]
+    # What starts the tests in the background may have them, and so this process, ignore interrupts.
     process = subprocess.Popen(
-        [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     checkpoint = tmp_path / "checkpoint.pt"
