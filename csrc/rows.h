@@ -34,7 +34,10 @@ struct Rows {
 };
 
 struct Noise {
-  uint64_t seed = 0, offset = 0, stream = 0;
+  // [seed, offset], where the kernels run: they read it themselves, so nobody has to wait for it.
+  const int64_t* state = nullptr;
+  int64_t state_stride = 1;
+  uint64_t stream = 0;
   uint32_t first_row = 0;
   // What one step along each dim adds to the row and to the sample number.
   int64_t row_stride[kMaxDims] = {}, sample_stride[kMaxDims] = {};

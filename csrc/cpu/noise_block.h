@@ -7,10 +7,16 @@
 namespace vae_ext::cpu {
 namespace {
 
+inline NoiseKey read_key(const Noise& noise) {
+  if (!noise.state) return {};
+  return noise_key(static_cast<uint64_t>(noise.state[0]), static_cast<uint64_t>(noise.state[noise.state_stride]),
+                   noise.stream);
+}
+
 class NoiseBlock {
  public:
   NoiseBlock(const Noise& noise, int64_t event)
-      : key_(noise_key(noise.seed, noise.offset, noise.stream)),
+      : key_(read_key(noise)),
         first_row_(noise.first_row),
         groups_(static_cast<uint32_t>((event + 3) / 4)) {
     uint32_t lanes[kLanes];

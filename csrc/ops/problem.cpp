@@ -114,10 +114,9 @@ void ProblemBuilder::set(Operand& operand, const Tensor& tensor, void* data, int
 }
 
 void ProblemBuilder::set_noise(const NoiseDraw& draw) {
-  const Tensor state = draw.rng_state.contiguous();
   Noise& noise = problem_.noise;
-  noise.seed = static_cast<uint64_t>(state.const_data_ptr<int64_t>()[0]);
-  noise.offset = static_cast<uint64_t>(state.const_data_ptr<int64_t>()[1]);
+  noise.state = draw.rng_state.const_data_ptr<int64_t>();
+  noise.state_stride = draw.rng_state.stride(0);
   noise.stream = static_cast<uint64_t>(draw.stream);
   noise.first_row = static_cast<uint32_t>(draw.first_row);
   at::DimVector row(layout_.batch().size(), 0), sample(layout_.batch().size(), 0);
