@@ -83,7 +83,7 @@ def test_the_builds_command_is_kept_but_for_what_it_makes() -> None:
     command = ["nvcc", "-O3", "--generate-code=arch=compute_90,code=[sm_90]", "-fmad=false", "-x", "cu"]
     actual, architecture = compile_to_ptx([*command, "-c", "a.cu", "-o", "a.o"], "a.ptx")
     assert architecture == "90"
-    assert actual == "nvcc -O3 -fmad=false -x cu a.cu -o a.ptx -ptx -arch=compute_90".split()
+    assert actual == ["nvcc", "-O3", "-fmad=false", "-x", "cu", "a.cu", "-o", "a.ptx", "-ptx", "-arch=compute_90"]
     with pytest.raises(ReportError, match="names no architecture"):
         compile_to_ptx(["nvcc", "-c", "a.cu", "-o", "a.o"], "a.ptx")
 

@@ -158,7 +158,8 @@ def complaints(kernels: Iterable[Kernel]) -> Iterator[str]:
 
 def table(kernels: Iterable[Kernel]) -> Iterator[str]:
     """A line for each kernel template, over its instantiations."""
-    yield f"{'kernel':48} {'variants':>8} {'registers':>9} {'shared':>7} {'stack':>6} {'spills':>6} {'16-byte loads':>13}"
+    headings = ("registers", "shared", "stack", "spills", "16-byte loads")
+    yield " ".join([f"{'kernel':40} variants", *(f"{heading:>13}" for heading in headings)])
     for name, group in groupby(kernels, key=lambda kernel: kernel.name.partition("<")[0]):
         variants = list(group)
         columns = [
@@ -168,14 +169,12 @@ def table(kernels: Iterable[Kernel]) -> Iterator[str]:
             _range(variant.usage.spills for variant in variants),
             _range(variant.wide_loads for variant in variants),
         ]
-        widths = (9, 7, 6, 6, 13)
-        cells = " ".join(f"{text:>{width}}" for text, width in zip(columns, widths, strict=True))
-        yield f"{name:48} {len(variants):8} {cells}"
+        yield " ".join([f"{name:40} {len(variants):8}", *(f"{text:>13}" for text in columns)])
 
 
 def _range(values: Iterable[int]) -> str:
-    low, *_, high = sorted([*values] * 2)
-    return str(low) if low == high else f"{low}-{high}"
+    distinct = sorted(set(values))
+    return str(distinct[0]) if len(distinct) == 1 else f"{distinct[0]}-{distinct[-1]}"
 
 
 def main() -> None:
