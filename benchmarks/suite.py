@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tempfile
@@ -20,8 +21,11 @@ from vae_ext import reference
 from vae_ext.errors import UserError
 
 CONTESTANTS = ("eager", "compile", "ours")
-# From here on a working set is in memory rather than in caches, and what memory gives is measured beside it.
-_BEYOND_CACHES = 64 * 2**20
+# What the bound of a call is made of: the least that any call through torch takes, ours with next to nothing to
+# compute, and ours on as many rows as one core does alone.
+PARTS = ("torch", "call", "core")
+# From here on a working set is beyond a core's own caches: what the shared cache or memory gives is measured beside it.
+_BEYOND_OWN_CACHES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,17 @@ class Measurement:
     def speedup(self, peer: str) -> float:
         """How many times faster ours is than `peer`."""
         return self.timings[peer].p20 / self.timings["ours"].p20
+
+    def bound(self) -> float:
+        """What ours would take, in µs, were it but the call and what all cores or the memory take for the work.
+
+        The work of a core is known from the rows that one does alone, in its own caches.
+        """
+        part, call = self.workload.on_one_core(), self.timings["call"].p20
+        work = (self.timings["core"].p20 - call) * self.workload.elements / part.elements
+        cores = min(torch.get_num_threads(), math.ceil(self.workload.elements / part.elements))
+        memory = self.timings["memory"].p20 if "memory" in self.timings else 0.0
+        return call + max(work / cores, memory)
 
     def share_of_bandwidth(self) -> float | None:
         """The time in which memory alone reads (fwd) or copies (fwd+bwd) as many bytes, over ours."""
@@ -80,7 +95,7 @@ def fresh_compiler() -> Iterator[None]:
 
 
 def measure(workload: Workload, dtype: torch.dtype, effort: Effort) -> Measurement:
-    """Times the three contestants on the same inputs; each draws its own noise."""
+    """Times the three contestants on the same inputs, each drawing its own noise, and what bounds ours."""
     torch.manual_seed(0)
     torch.compiler.reset()
     eager: Operator = getattr(reference, workload.operator)
@@ -91,8 +106,11 @@ def measure(workload: Workload, dtype: torch.dtype, effort: Effort) -> Measureme
     calls = {name: inputs.call(operator) for name, operator in zip(CONTESTANTS, (eager, compiled, ours), strict=True)}
     compile_seconds = seconds_of(calls["compile"])
     sizes = inputs.sizes(ours)
-    memory = {"memory": _memory(sizes.moved, workload.direction)} if sizes.moved >= _BEYOND_CACHES else {}
-    timings, page_faults_per_round = interleave(calls | memory, effort)
+    memory = {"memory": _memory(sizes.moved, workload.direction)} if sizes.moved >= _BEYOND_OWN_CACHES else {}
+    shortened = (workload.call_alone(), workload.on_one_core())
+    parts = [_torch_alone(workload.direction), *(Inputs(part, dtype).call(ours) for part in shortened)]
+    everything = calls | memory | dict(zip(PARTS, parts, strict=True))
+    timings, page_faults_per_round = interleave(everything, effort)
     return Measurement(
         workload,
         timings,
@@ -101,6 +119,15 @@ def measure(workload: Workload, dtype: torch.dtype, effort: Effort) -> Measureme
         compile_seconds,
         page_faults_per_round,
     )
+
+
+def _torch_alone(direction: str) -> Call:
+    """An addition of two numbers, and its gradients: no operator of two arguments takes less."""
+    a, b, grad = torch.ones(3, 1, 1)
+    if direction == "fwd":
+        return lambda: a + b
+    wanted = (a.requires_grad_(), b.requires_grad_())
+    return lambda: torch.autograd.grad(a + b, wanted, grad)
 
 
 def _memory(moved: int, direction: str) -> Call:

@@ -6,6 +6,7 @@ import gc
 import itertools
 import math
 import os
+import random
 import resource
 import statistics
 from collections.abc import Callable, Mapping
@@ -56,12 +57,12 @@ def interleave(calls: Mapping[str, Call], effort: Effort) -> tuple[dict[str, Tim
     gc.disable()
     try:
         faults, end = _page_faults(), perf_counter() + effort.seconds
-        for order in itertools.cycle(itertools.permutations(calls)):
+        order, chance = list(calls), random.Random(0)
+        while rounds < effort.rounds or perf_counter() < end:
+            chance.shuffle(order)
             for name in order:
                 samples[name].append(_sample(calls[name], repeats[name]))
             rounds += 1
-            if rounds >= effort.rounds and perf_counter() >= end:
-                break
         faults = _page_faults() - faults
     finally:
         gc.enable()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
@@ -17,6 +17,9 @@ Operator: TypeAlias = Callable[..., Result]
 
 # Enough for the inputs, and for what the greediest contestant keeps and computes, at the largest shape.
 _TENSORS_ALIVE = 20
+
+# Up to so many a single thread does all of an operator (csrc/ops/launch.cpp).
+_ELEMENTS_OF_ONE_CORE = 8192
 
 # A gradient that is the same for every value of an argument does not read it.
 _UNREAD_IN_BACKWARD = {"normal_rsample": ("mean",)}
@@ -39,9 +42,23 @@ class Workload:
         roles = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
         return Case(self.operator, dict.fromkeys(roles.get(self.operator, ("mean", "scale")), self.shape))
 
+    @property
+    def elements(self) -> int:
+        """How many elements of each argument there are."""
+        return self.shape[0] * self.shape[1]
+
+    def call_alone(self) -> Workload:
+        """The same call with next to nothing to compute."""
+        return replace(self, shape=(1, 1))
+
+    def on_one_core(self) -> Workload:
+        """As many of the rows as one thread does alone, within its core's own caches."""
+        event = self.shape[1]
+        return replace(self, shape=(min(self.shape[0], max(1, _ELEMENTS_OF_ONE_CORE // event)), event))
+
     def memory_needed(self, dtype: torch.dtype) -> int:
         """About how much memory it takes to measure this, in bytes."""
-        return _TENSORS_ALIVE * self.shape[0] * self.shape[1] * dtype.itemsize
+        return _TENSORS_ALIVE * self.elements * dtype.itemsize
 
 
 @dataclass(frozen=True)
