@@ -5,16 +5,7 @@
 // for what a plain C++ compiler cannot be given: shared arrays, launches and the names of the CUDA runtime.
 #pragma once
 
-#include <stdint.h>
-
 struct CUstream_st;
-
-namespace vae_ext::cuda {
-
-// What cudaStream_t is, without the headers of CUDA.
-using Stream = CUstream_st*;
-
-}  // namespace vae_ext::cuda
 
 #if defined(VAE_EXT_EMULATION)
 
@@ -34,7 +25,7 @@ namespace vae_ext::cuda {
 
 // launch(kernel<float>, blocks, threads, stream, arguments...); throws where the launch is refused.
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, Stream stream, const Arguments&... arguments) {
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, CUstream_st* stream, const Arguments&... arguments) {
   kernel<<<grid, block, 0, stream>>>(arguments...);
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));

@@ -1,0 +1,216 @@
+// Groups of four elements of a row, in the type a kernel computes in, and the walk over rows.
+#pragma once
+
+#include <type_traits>
+
+#include "../math/vec.h"
+#include "device.h"
+#include "kernels.h"
+
+namespace vae_ext::cuda {
+
+// Elements that a thread takes at a time: the normals of one Philox counter, and 16 bytes of float.
+constexpr int kGroup = 4;
+constexpr int kMaxThreads = 256;
+// Some waves of blocks on the largest devices; the rows beyond them go round to the same threads.
+constexpr int64_t kMaxBlocks = 16384;
+
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+
+VAE_EXT_INLINE float widen(float a) { return a; }
+VAE_EXT_INLINE double widen(double a) { return a; }
+VAE_EXT_INLINE float widen(bfloat16 a) { return bfloat16_to_float(a.bits); }
+VAE_EXT_INLINE float widen(float16 a) { return half_to_float(a.bits); }
+// 2^23 + a, less 2^23: additions, which are four times as fast as the conversion.
+VAE_EXT_INLINE float widen(uint8_t a) { return bits_float(0x4B000000u | a) - 8388608.0f; }
+
+template <class T, class C>
+VAE_EXT_INLINE T narrow(C a) {
+  return static_cast<T>(a);
+}
+template <>
+VAE_EXT_INLINE bfloat16 narrow(float a) {
+  return {float_to_bfloat16(a)};
+}
+template <>
+VAE_EXT_INLINE bfloat16 narrow(double a) {
+  return {float_to_bfloat16(static_cast<float>(a))};
+}
+template <>
+VAE_EXT_INLINE float16 narrow(float a) {
+  return {float_to_half(a)};
+}
+template <>
+VAE_EXT_INLINE float16 narrow(double a) {
+  return {float_to_half(static_cast<float>(a))};
+}
+
+// Four elements side by side, as a thread loads and stores them: at most 16 bytes at a time.
+template <class T>
+struct alignas(sizeof(T) < 4 ? 4 * sizeof(T) : 16) Pack {
+  T value[kGroup];
+};
+
+template <class T, class C>
+__device__ __forceinline__ void load_group(const T* from, C* to) {
+  const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(from);
+  for (int k = 0; k < kGroup; ++k) to[k] = widen(pack.value[k]);
+}
+template <class T, class C>
+__device__ __forceinline__ void store_group(T* to, const C* from) {
+  Pack<T> pack;
+  for (int k = 0; k < kGroup; ++k) pack.value[k] = narrow<T>(from[k]);
+  *reinterpret_cast<Pack<T>*>(to) = pack;
+}
+
+// f of the address of element `at`, as a pointer to its own type, of an operand that is not of integers.
+template <class F>
+__device__ __forceinline__ void with_element(const Operand& operand, int64_t at, F f) {
+  switch (operand.dtype) {
+    case DType::f64:
+      return f(static_cast<double*>(operand.data) + at);
+    case DType::bf16:
+      return f(static_cast<bfloat16*>(operand.data) + at);
+    case DType::f16:
+      return f(static_cast<float16*>(operand.data) + at);
+    default:
+      return f(static_cast<float*>(operand.data) + at);
+  }
+}
+
+template <class C>
+__device__ __forceinline__ C read(const Operand& operand, int64_t at) {
+  if (!operand.data) return C(0);
+  if (operand.dtype == DType::u8) return widen(static_cast<const uint8_t*>(operand.data)[at]);
+  C value;
+  with_element(operand, at, [&](const auto* from) { value = static_cast<C>(widen(*from)); });
+  return value;
+}
+template <class C>
+__device__ __forceinline__ void write(const Operand& operand, int64_t at, C value) {
+  with_element(operand, at, [&](auto* to) { *to = narrow<std::remove_pointer_t<decltype(to)>>(value); });
+}
+
+// How a kernel gets at its rows. Groups: every operand in whole groups that are aligned, of type T, and the last input
+// of type X. Elements: one by one, whatever their dtypes and addresses. Either way a thread has the same elements.
+template <class T, class X = T>
+struct Groups {
+  using Compute = decltype(widen(T()));
+};
+template <class C>
+struct Elements {
+  using Compute = C;
+};
+
+// Of kCount operands side by side, elements [j, j + kGroup) of a row: the first kCount inputs of each in v.
+template <class Access, int kCount>
+class Inputs;
+
+template <class T, class X, int kCount>
+class Inputs<Groups<T, X>, kCount> {
+ public:
+  using C = typename Groups<T, X>::Compute;
+
+  // Of the row whose offset in each operand is `row`.
+  __device__ __forceinline__ Inputs(const Operand* operands, const int64_t* row) : operands_(operands), row_(row) {
+    for (int i = 0; i < kCount; ++i)
+      if (operands[i].scalar) value_[i] = read<C>(operands[i], row[i]);
+  }
+
+  template <class Fill, int kWidth>
+  __device__ __forceinline__ void view(int64_t j, int64_t, Fill, C (&v)[kGroup][kWidth]) const {
+    for (int i = 0; i < kCount; ++i) {
+      C group[kGroup] = {value_[i], value_[i], value_[i], value_[i]};
+      if (!operands_[i].scalar) {
+        if (i < kCount - 1) load_group(static_cast<const T*>(operands_[i].data) + row_[i] + j, group);
+        if (i == kCount - 1) load_group(static_cast<const X*>(operands_[i].data) + row_[i] + j, group);
+      }
+      for (int k = 0; k < kGroup; ++k) v[k][i] = group[k];
+    }
+  }
+
+ private:
+  const Operand* operands_;
+  const int64_t* row_;
+  C value_[kCount] = {};
+};
+
+template <class Compute, int kCount>
+class Inputs<Elements<Compute>, kCount> {
+ public:
+  using C = Compute;
+
+  __device__ __forceinline__ Inputs(const Operand* operands, const int64_t* row) : operands_(operands), row_(row) {}
+
+  // Past the end of the row, fill(i).
+  template <class Fill, int kWidth>
+  __device__ __forceinline__ void view(int64_t j, int64_t event, Fill fill, C (&v)[kGroup][kWidth]) const {
+    for (int k = 0; k < kGroup; ++k)
+      for (int i = 0; i < kCount; ++i) {
+        const int64_t at = operands_[i].scalar ? row_[i] : row_[i] + j + k;
+        v[k][i] = j + k < event ? read<C>(operands_[i], at) : static_cast<C>(fill(i));
+      }
+  }
+
+ private:
+  const Operand* operands_;
+  const int64_t* row_;
+};
+
+template <class T, class X, class C>
+__device__ __forceinline__ void write_group(Groups<T, X>, const Operand& out, int64_t row, int64_t j, int64_t,
+                                            const C* v) {
+  with_element(out, row + j, [&](auto* to) { store_group(to, v); });
+}
+template <class C>
+__device__ __forceinline__ void write_group(Elements<C>, const Operand& out, int64_t row, int64_t j, int64_t event,
+                                            const C* v) {
+  for (int k = 0; k < kGroup; ++k)
+    if (j + k < event) write(out, row + j + k, v[k]);
+}
+
+VAE_EXT_INLINE int64_t divide(int64_t a, int64_t b) {
+  // In 32 bits wherever that will do: a division of 64 takes four times as long.
+  if (((a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
+  return a / b;
+}
+VAE_EXT_INLINE int64_t divide_up(int64_t a, int64_t b) { return divide(a + b - 1, b); }
+
+VAE_EXT_INLINE int64_t count_rows(const Rows& rows, int first_dim, int last_dim) {
+  int64_t count = 1;
+  for (int d = first_dim; d < last_dim; ++d) count *= rows.size[d];
+  return count;
+}
+
+// Where a row lies in each operand, and its number and sample in the noise.
+template <int kInputs, int kOutputs>
+struct Offsets {
+  int64_t in[kInputs] = {}, out[kOutputs] = {};
+  int64_t row_value = 0, row = 0, sample = 0;
+
+  // Goes to row `index` of those over dims [first, last), the last of which is the fastest.
+  __device__ __forceinline__ void advance(const Problem& p, int first, int last, int64_t index) {
+    for (int d = last - 1; d > first; --d) {
+      const int64_t rest = divide(index, p.rows.size[d]);
+      step(p, d, index - rest * p.rows.size[d]);
+      index = rest;
+    }
+    if (first < last) step(p, first, index);
+  }
+
+ private:
+  __device__ __forceinline__ void step(const Problem& p, int d, int64_t count) {
+    for (int i = 0; i < kInputs; ++i) in[i] += count * p.in[i].stride[d];
+    for (int o = 0; o < kOutputs; ++o) out[o] += count * p.out[o].stride[d];
+    row_value += count * p.row_value.stride[d];
+    row += count * p.noise.row_stride[d];
+    sample += count * p.noise.sample_stride[d];
+  }
+};
+
+}  // namespace vae_ext::cuda
