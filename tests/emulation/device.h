@@ -79,7 +79,7 @@ void __stcs(T* to, T value) {
 namespace vae_ext::cuda {
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, Stream, const Arguments&... arguments) {
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, CUstream_st*, const Arguments&... arguments) {
   emulation::run_grid(grid, block, [&] { kernel(arguments...); });
 }
 
