@@ -27,6 +27,8 @@ from build_config import (
 
 from vae_ext import _native
 
+pytestmark = pytest.mark.cpu_only("about the build")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -15,6 +15,8 @@ from cuda_report import (
     table,
 )
 
+pytestmark = pytest.mark.cpu_only("about texts of the compiler")
+
 PTXAS = """
 ptxas info    : 0 bytes gmem, 24 bytes cmem[4]
 ptxas info    : Compiling entry function '_Z1aPf' for 'sm_90'
