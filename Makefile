@@ -9,11 +9,18 @@ ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 NATIVE_SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py tools/build_config.py
-FORMATTED := $(shell find csrc -name '*.h' -o -name '*.cpp')
+FORMATTED := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 # One stamp per wish for torch, so that another TORCH or TORCH_INDEX_URL is installed when asked for.
 TORCH_STAMP := $(VENV)/.torch-$(shell echo '$(TORCH) $(TORCH_INDEX_URL)' | cksum | cut -d' ' -f1)
 NATIVE_STAMP := $(VENV)/.native
+
+# The CUDA build has an environment of its own, for its torch takes several gigabytes, and leaves the library in the
+# tree alone.
+CUDA_VENV ?= .venv-cuda
+CUDA_TORCH ?= torch==2.11.0
+CUDA_BUILD := build/cuda
+OUT ?=
 
 SANITIZED := build/sanitized
 # What exercises memory; torch.compile and the command line would only run the compiler and matplotlib under ASan.
@@ -23,7 +30,7 @@ preload = $(shell $${CXX:-g++} -print-file-name=$(1))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build train test bench emulate cuda gpu lint sanitize clean
+.PHONY: help build train test bench emulate cuda cuda-in-venv gpu lint sanitize clean
 .SECONDARY:
 
 help:
@@ -34,11 +41,12 @@ help:
 	@echo 'make lint      ruff, mypy, clang-format'
 	@echo 'make sanitize  run the tests of the native code under AddressSanitizer and UBSan'
 	@echo 'make emulate   (not yet) run the CUDA kernels on the CPU'
-	@echo 'make cuda      (not yet) build for CUDA, without needing a GPU'
-	@echo 'make gpu       (not yet) everything that needs a GPU'
+	@echo 'make cuda      build for CUDA, test that build on the CPU, report on its kernels; needs nvcc but no GPU'
+	@echo 'make gpu       build, test and measure on a GPU, with this Python as it is (OUT=a folder for the results)'
 	@echo 'make clean     remove what was built, but not $(VENV)'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) TORCH_INDEX_URL=$(TORCH_INDEX_URL)'
 	@echo '           CXX MAX_JOBS BUILD_CUDA=auto|0|1 CUDA_HOME TORCH_CUDA_ARCH_LIST CMAKE_ARGS'
+	@echo '           CUDA_VENV=$(CUDA_VENV) CUDA_TORCH=$(CUDA_TORCH)'
 
 $(TORCH_STAMP):
 	@command -v $(PYTHON) >/dev/null || { \
@@ -74,8 +82,29 @@ test: $(VENV)/.installed-test $(NATIVE_STAMP)
 bench: build
 	@$(PY) -m benchmarks.operators $(ARGS)
 
-emulate cuda gpu:
+emulate:
 	@echo 'make $@: this version of vae_ext has no CUDA kernels yet.' >&2; exit 1
+
+# One architecture is enough to see that everything compiles, links and fits the registers.
+cuda:
+	@TORCH_CUDA_ARCH_LIST='$(or $(TORCH_CUDA_ARCH_LIST),9.0)' BUILD_CUDA=1 \
+	  $(MAKE) --no-print-directory VENV='$(CUDA_VENV)' TORCH='$(CUDA_TORCH)' cuda-in-venv
+
+cuda-in-venv: $(TORCH_STAMP)
+	@$(PY) setup.py --quiet build_ext --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)
+	@$(MAKE) --no-print-directory $(VENV)/.installed-with-cuda
+	@export VAE_EXT_LIBRARY=$$(ls $(CURDIR)/$(CUDA_BUILD)/vae_ext/_C*.so); \
+	  $(PY) -m vae_ext doctor && $(PY) -m tools.cuda_report && \
+	  OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+# Not editable: that would build into the tree.
+$(VENV)/.installed-with-cuda: pyproject.toml $(NATIVE_SOURCES)
+	@echo 'Installing vae_ext[test]'
+	@$(PIP) install --no-build-isolation '.[test]'
+	@touch $@
+
+gpu:
+	@$(PYTHON) tools/gpu.py '$(OUT)'
 
 lint: $(VENV)/.installed-lint
 	@$(VENV)/bin/ruff check --quiet .
@@ -85,7 +114,7 @@ lint: $(VENV)/.installed-lint
 
 # libstdc++ is preloaded too, or else AddressSanitizer does not find the __cxa_throw it has to intercept.
 sanitize: $(VENV)/.installed-test $(NATIVE_STAMP)
-	@CMAKE_ARGS='-DCMAKE_BUILD_TYPE=Sanitize -DVAE_EXT_SANITIZE=address,undefined' \
+	@BUILD_CUDA=0 CMAKE_ARGS='-DCMAKE_BUILD_TYPE=Sanitize -DVAE_EXT_SANITIZE=address,undefined' \
 	  $(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)
 	@LD_PRELOAD='$(call preload,libasan.so) $(call preload,libstdc++.so)' \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 \

@@ -1,8 +1,8 @@
 """What nvcc made of the CUDA kernels: registers, shared memory, spills, and how wide they load.
 
-`python tools/cuda_report.py BUILD_DIR` compiles every .cu of a build once more with the build's own flags, for the
-first of its architectures, to PTX and from there to machine code. It prints a table and fails where a hot kernel
-spills registers or has no loads of 16 bytes.
+`python -m tools.cuda_report` takes the build that `vae_ext` loads, and compiles every .cu of it once more with the
+build's own flags, for the first of its architectures, to PTX and from there to machine code. It prints a table and
+fails where a hot kernel spills registers or has no loads of 16 bytes.
 """
 
 from __future__ import annotations
@@ -178,10 +178,10 @@ def _range(values: Iterable[int]) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} BUILD_DIR")
+    from vae_ext import _native
+
     try:
-        kernels = kernels_of(Path(sys.argv[1]))
+        kernels = kernels_of(Path(_native.load().build_info()["build_dir"]))
     except ReportError as error:
         sys.exit(f"cuda_report: {error}")
     print(*table(kernels), sep="\n")
