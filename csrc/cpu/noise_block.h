@@ -16,9 +16,7 @@ inline NoiseKey read_key(const Noise& noise) {
 class NoiseBlock {
  public:
   NoiseBlock(const Noise& noise, int64_t event)
-      : key_(read_key(noise)),
-        first_row_(noise.first_row),
-        groups_(static_cast<uint32_t>((event + 3) / 4)) {
+      : key_(read_key(noise)), first_row_(noise.first_row), groups_(static_cast<uint32_t>((event + 3) / 4)) {
     uint32_t lanes[kLanes];
     store(lanes, group_order());
     for (int i = 0; i < kLanes && groups_ > 0; ++i) {

@@ -117,9 +117,12 @@ class Inputs<Groups<T, X>, kCount> {
   using C = typename Groups<T, X>::Compute;
 
   // Of the row whose offset in each operand is `row`.
-  __device__ __forceinline__ Inputs(const Operand* operands, const int64_t* row) : operands_(operands), row_(row) {
-    for (int i = 0; i < kCount; ++i)
+  __device__ __forceinline__ Inputs(const Operand* operands, const int64_t* row) : operands_(operands) {
+    for (int i = 0; i < kCount; ++i) {
+      const int64_t size = i < kCount - 1 ? sizeof(T) : sizeof(X);
+      row_[i] = static_cast<const char*>(operands[i].data) + row[i] * size;
       if (operands[i].scalar) value_[i] = read<C>(operands[i], row[i]);
+    }
   }
 
   template <class Fill, int kWidth>
@@ -127,8 +130,8 @@ class Inputs<Groups<T, X>, kCount> {
     for (int i = 0; i < kCount; ++i) {
       C group[kGroup] = {value_[i], value_[i], value_[i], value_[i]};
       if (!operands_[i].scalar) {
-        if (i < kCount - 1) load_group(static_cast<const T*>(operands_[i].data) + row_[i] + j, group);
-        if (i == kCount - 1) load_group(static_cast<const X*>(operands_[i].data) + row_[i] + j, group);
+        if (i < kCount - 1) load_group(reinterpret_cast<const T*>(row_[i]) + j, group);
+        if (i == kCount - 1) load_group(reinterpret_cast<const X*>(row_[i]) + j, group);
       }
       for (int k = 0; k < kGroup; ++k) v[k][i] = group[k];
     }
@@ -136,7 +139,7 @@ class Inputs<Groups<T, X>, kCount> {
 
  private:
   const Operand* operands_;
-  const int64_t* row_;
+  const char* row_[kCount];
   C value_[kCount] = {};
 };
 
@@ -179,38 +182,43 @@ VAE_EXT_INLINE int64_t divide(int64_t a, int64_t b) {
   if (((a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
   return a / b;
 }
-VAE_EXT_INLINE int64_t divide_up(int64_t a, int64_t b) { return divide(a + b - 1, b); }
+VAE_EXT_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-VAE_EXT_INLINE int64_t count_rows(const Rows& rows, int first_dim, int last_dim) {
-  int64_t count = 1;
-  for (int d = first_dim; d < last_dim; ++d) count *= rows.size[d];
-  return count;
+// f(dim, steps) for the way to row `index` of those over dims [first, last), the last of which is the fastest.
+template <class F>
+__device__ __forceinline__ void for_each_step(const Rows& rows, int first, int last, int64_t index, F f) {
+  if (first == last) return;
+#pragma unroll 1
+  for (int d = last - 1; d > first; --d) {
+    const int64_t rest = divide(index, rows.size[d]);
+    f(d, index - rest * rows.size[d]);
+    index = rest;
+  }
+  f(first, index);
 }
 
-// Where a row lies in each operand, and its number and sample in the noise.
-template <int kInputs, int kOutputs>
-struct Offsets {
-  int64_t in[kInputs] = {}, out[kOutputs] = {};
-  int64_t row_value = 0, row = 0, sample = 0;
+// Where a row lies in each input, and its number and sample in the noise.
+template <int kInputs>
+struct RowOffsets {
+  int64_t in[kInputs] = {}, row_value = 0;
+  uint32_t row = 0, sample = 0;
 
-  // Goes to row `index` of those over dims [first, last), the last of which is the fastest.
   __device__ __forceinline__ void advance(const Problem& p, int first, int last, int64_t index) {
-    for (int d = last - 1; d > first; --d) {
-      const int64_t rest = divide(index, p.rows.size[d]);
-      step(p, d, index - rest * p.rows.size[d]);
-      index = rest;
-    }
-    if (first < last) step(p, first, index);
-  }
-
- private:
-  __device__ __forceinline__ void step(const Problem& p, int d, int64_t count) {
-    for (int i = 0; i < kInputs; ++i) in[i] += count * p.in[i].stride[d];
-    for (int o = 0; o < kOutputs; ++o) out[o] += count * p.out[o].stride[d];
-    row_value += count * p.row_value.stride[d];
-    row += count * p.noise.row_stride[d];
-    sample += count * p.noise.sample_stride[d];
+    for_each_step(p.rows, first, last, index, [&](int d, int64_t steps) {
+      for (int i = 0; i < kInputs; ++i) in[i] += steps * p.in[i].stride[d];
+      row_value += steps * p.row_value.stride[d];
+      row += static_cast<uint32_t>(steps) * static_cast<uint32_t>(p.noise.row_stride[d]);
+      sample += static_cast<uint32_t>(steps) * static_cast<uint32_t>(p.noise.sample_stride[d]);
+    });
   }
 };
+
+// Where row `index` of those over dims [0, dims) lies in an output: to be asked when it is written, since the registers
+// are the inputs' until then.
+__device__ __forceinline__ int64_t output_offset(const Problem& p, const Operand& out, int dims, int64_t index) {
+  int64_t offset = 0;
+  for_each_step(p.rows, 0, dims, index, [&](int d, int64_t steps) { offset += steps * out.stride[d]; });
+  return offset;
+}
 
 }  // namespace vae_ext::cuda

@@ -76,12 +76,19 @@ void with_access(const Problem& p, int outputs, F f) {
   f(Elements<float>());
 }
 
+inline int64_t count_rows(const Rows& rows, int first_dim, int last_dim) {
+  int64_t count = 1;
+  for (int d = first_dim; d < last_dim; ++d) count *= rows.size[d];
+  return count;
+}
+
 // Elements from which on a row is worth sharing.
 constexpr int64_t kLongRow = 256;
 
 // The same problem with its rows in another order: those that read the same row of some input, because it is broadcast
 // over dims where others are not, follow each other, so that neighbouring blocks find it in the cache.
 inline Problem with_neighbours_sharing(const Problem& p, int inputs) {
+  if (p.rows.event < kLongRow) return p;
   const int kept = p.rows.dims - p.rows.reduced_dims;
   int order[kMaxDims], count = 0;
   for (const bool pass : {false, true})
@@ -94,7 +101,6 @@ inline Problem with_neighbours_sharing(const Problem& p, int inputs) {
       }
       if (shared == pass) order[count++] = d;
     }
-  if (p.rows.event < kLongRow) return p;
   Problem q = p;
   const auto permute = [&](const int64_t* from, int64_t* to) {
     for (int d = 0; d < kept; ++d) to[d] = from[order[d]];
@@ -107,5 +113,7 @@ inline Problem with_neighbours_sharing(const Problem& p, int inputs) {
   permute(p.noise.sample_stride, q.noise.sample_stride);
   return q;
 }
+
+inline unsigned grid_for(int64_t blocks) { return static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks); }
 
 }  // namespace vae_ext::cuda

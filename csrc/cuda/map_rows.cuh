@@ -22,7 +22,7 @@ class Map {
   using C = typename Access::Compute;
   // Epsilon is the last input, and not one of the operands.
   static constexpr int kOperands = Formula::kInputs - (kNoise ? 1 : 0), kOutputs = Formula::kOutputs;
-  using At = Offsets<kOperands, kOutputs>;
+  using At = RowOffsets<kOperands>;
 
   __device__ __forceinline__ explicit Map(const Problem& p) : p_(p), noise_(p.noise, p.rows.event) {}
 
@@ -47,37 +47,58 @@ class Map {
   const NoiseGroups noise_;
 };
 
-// A thread takes a group of a row of the outputs, and all its replicas in one chunk, in order.
+// Units are groups of elements of rows of the outputs, each for one chunk of that row's replicas.
+struct MapPlan {
+  int64_t units, kept_rows, replicas, chunks, groups;
+};
+
+inline MapPlan plan_map(const Rows& rows) {
+  const int kept_dims = rows.dims - rows.reduced_dims;
+  const int64_t kept = count_rows(rows, 0, kept_dims), replicas = count_rows(rows, kept_dims, rows.dims);
+  const int64_t chunks = divide_up(replicas, kReplicaChunk), groups = divide_up(rows.event, kGroup);
+  return {kept * chunks * groups, kept, replicas, chunks, groups};
+}
+
+// Blocks that are to run side by side, so that enough loads are under way to keep the memory busy. They bound the
+// registers; how many a thread needs goes with the numbers it holds for each element, noise counting for four.
+template <class Formula, class C, bool kNoise>
+constexpr int blocks_abreast() {
+  constexpr int kHeld = Formula::kInputs + 2 * Formula::kOutputs + (kNoise ? 4 : 0);
+  if (sizeof(C) == 8 || kHeld > 12) return 2;
+  return kHeld > 9 ? 3 : 4;
+}
+
+// A thread takes one unit, and all its replicas in order. A grid has room for more units than a memory.
 template <class Formula, class Access, bool kNoise>
-__global__ void __launch_bounds__(kMaxThreads) map_rows_kernel(const __grid_constant__ Problem p) {
+__global__ void __launch_bounds__(kMaxThreads, (blocks_abreast<Formula, typename Access::Compute, kNoise>()))
+    map_rows_kernel(const __grid_constant__ Problem p, const __grid_constant__ MapPlan plan) {
   using M = Map<Formula, Access, kNoise>;
-  using C = typename M::C;
   const M map(p);
+  const int64_t unit = int64_t{blockIdx.x} * kMaxThreads + threadIdx.x;
+  if (unit >= plan.units) return;
+  const int64_t line = divide(unit, plan.groups), j = (unit - line * plan.groups) * kGroup;
+  const int64_t row = plan.chunks == 1 ? line : divide(line, plan.chunks), chunk = line - row * plan.chunks;
+  const int64_t first = chunk * kReplicaChunk, rest = plan.replicas - first;
+  const int count = static_cast<int>(rest < kReplicaChunk ? rest : kReplicaChunk);
   const int dims = p.rows.dims, kept_dims = dims - p.rows.reduced_dims;
-  const int64_t kept = count_rows(p.rows, 0, kept_dims), replicas = count_rows(p.rows, kept_dims, dims);
-  const int64_t chunks = divide_up(replicas, kReplicaChunk), groups = divide_up(p.rows.event, kGroup);
-  const int64_t units = kept * chunks * groups, step = gridDim.x * int64_t{blockDim.x};
-  for (int64_t unit = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; unit < units; unit += step) {
-    const int64_t line = divide(unit, groups), j = (unit - line * groups) * kGroup;
-    const int64_t row = chunks == 1 ? line : divide(line, chunks), chunk = line - row * chunks;
-    const int64_t first = chunk * kReplicaChunk;
-    const int64_t last = replicas - first < kReplicaChunk ? replicas : first + kReplicaChunk;
-    typename M::At row_at;
-    row_at.advance(p, 0, kept_dims, row);
-    C sum[M::kOutputs][kGroup];
-    for (int64_t replica = first; replica < last; ++replica) {
-      auto at = row_at;
-      at.advance(p, kept_dims, dims, replica);
-      C term[M::kOutputs][kGroup];
-      map(at, j, term);
-      // The first as it is, so that one replica keeps its bits.
-      for (int o = 0; o < M::kOutputs; ++o)
-        for (int k = 0; k < kGroup; ++k) sum[o][k] = replica == first ? term[o][k] : sum[o][k] + term[o][k];
-    }
-    // With several chunks the output is a workspace [chunks, rows, event].
-    const int64_t shift = chunk * kept * p.rows.event;
+  typename M::At row_at;
+  row_at.advance(p, 0, kept_dims, row);
+  typename M::C sum[M::kOutputs][kGroup];
+#pragma unroll 1
+  for (int replica = 0; replica < count; ++replica) {
+    auto at = row_at;
+    at.advance(p, kept_dims, dims, first + replica);
+    typename M::C term[M::kOutputs][kGroup];
+    map(at, j, term);
+    // The first as it is, so that the only one keeps its bits.
     for (int o = 0; o < M::kOutputs; ++o)
-      if (p.out[o].wanted) write_group(Access(), p.out[o], row_at.out[o] + shift, j, p.rows.event, sum[o]);
+      for (int k = 0; k < kGroup; ++k) sum[o][k] = replica == 0 ? term[o][k] : sum[o][k] + term[o][k];
+  }
+  for (int o = 0; o < M::kOutputs; ++o) {
+    if (!p.out[o].wanted) continue;
+    // With several chunks the output is a workspace [chunks, rows, event].
+    const int64_t at = output_offset(p, p.out[o], kept_dims, row) + chunk * plan.kept_rows * p.rows.event;
+    write_group(Access(), p.out[o], at, j, p.rows.event, sum[o]);
   }
 }
 
@@ -85,15 +106,11 @@ template <class Formula, bool kNoise = false, bool kData = false>
 void map_rows(const Problem& problem, Stream stream) {
   constexpr int kOperands = Formula::kInputs - (kNoise ? 1 : 0);
   const Problem p = with_neighbours_sharing(problem, kOperands);
-  const int kept_dims = p.rows.dims - p.rows.reduced_dims;
-  const int64_t replicas = count_rows(p.rows, kept_dims, p.rows.dims);
-  const int64_t units = count_rows(p.rows, 0, kept_dims) * divide_up(replicas, kReplicaChunk) *
-                        divide_up(p.rows.event, kGroup);
-  if (units == 0) return;
-  const int64_t blocks = divide_up(units, kMaxThreads);
+  const MapPlan plan = plan_map(p.rows);
+  if (plan.units == 0) return;
   with_access<kOperands, kData>(p, Formula::kOutputs, [&](auto access) {
     launch(&map_rows_kernel<Formula, decltype(access), kNoise>,
-           static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kMaxThreads, stream, p);
+           static_cast<unsigned>(divide_up(plan.units, kMaxThreads)), kMaxThreads, stream, p, plan);
   });
 }
 

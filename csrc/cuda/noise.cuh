@@ -15,9 +15,8 @@ class NoiseGroups {
         groups_(static_cast<uint32_t>((event + kGroup - 1) / kGroup)) {}
 
   // Of elements [j, j + kGroup) of a row and sample.
-  __device__ __forceinline__ void draw(int64_t row, int64_t sample, int64_t j, float* epsilon) const {
-    const uint32_t group = static_cast<uint32_t>(sample) * groups_ + static_cast<uint32_t>(j / kGroup);
-    normals_of(key_, group, first_row_ + static_cast<uint32_t>(row), epsilon);
+  __device__ __forceinline__ void draw(uint32_t row, uint32_t sample, int64_t j, float* epsilon) const {
+    normals_of(key_, sample * groups_ + static_cast<uint32_t>(j / kGroup), first_row_ + row, epsilon);
   }
 
  private:

@@ -14,31 +14,34 @@ namespace vae_ext::cuda {
 constexpr int kWarp = 32;
 constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
 
-// Threads that sum a row: enough for its loads to be under way together, no more than it keeps busy.
-inline int lanes_of(int64_t event) {
-  if (event <= 64) return 8;
-  if (event <= 128) return 16;
-  if (event <= 3072) return 32;
-  if (event <= 6144) return 64;
-  return event <= 12288 ? 128 : 256;
+// How the rows of a problem are summed: units are spans of rows, `lanes` threads to each, a power of two.
+struct SumPlan {
+  int64_t units, spans;
+  int lanes, lane_bits, threads;
+};
+
+// Enough lanes for a row's loads to be under way together, no more than it keeps busy.
+inline SumPlan plan_sums(const Rows& rows) {
+  const int64_t event = rows.event, spans = event <= kSpan ? 1 : divide_up(event, kSpan);
+  const int bits = event <= 64 ? 3 : event <= 128 ? 4 : event <= 3072 ? 5 : event <= 6144 ? 6 : event <= 12288 ? 7 : 8;
+  return {count_rows(rows, 0, rows.dims) * spans, spans, 1 << bits, bits, bits == 8 ? kMaxThreads : kMaxThreads / 2};
 }
 
-VAE_EXT_INLINE int64_t spans_of(int64_t event) { return event <= kSpan ? 1 : divide_up(event, kSpan); }
-
-// One lane's part of elements [0, length). view(j, v) gives the group from j on.
+// One lane's part of elements [0, length). view(j, v) gives the group from j on, and says whether it counts.
 //
 // The value of a lane's terms is taken before lanes are added up: a warp takes the logarithm of a Bernoulli for all its
 // lanes in the time that it takes for one, and no product of factors passes kMaxTerms.
 template <class Term, class C, class View>
 __device__ __forceinline__ C lane_sum(int length, int lane, int lanes, View view) {
   C total(0);
+#pragma unroll 1
   for (int segment = 0; segment < length; segment += kMaxTerms * lanes) {
     const int rest = length - segment, end = segment + (rest < kMaxTerms * lanes ? rest : kMaxTerms * lanes);
     typename Term::template Sum<C> sum[kGroup];
     for (int k = 0; k < kGroup; ++k) sum[k] = Term::template zero<C>();
     for (int j = segment + kGroup * lane; j < end; j += kGroup * lanes) {
       C v[kGroup][Term::kInputs];
-      view(j, v);
+      if (!view(j, v)) continue;
       for (int k = 0; k < kGroup; ++k) Term::add(sum[k], v[k]);
     }
     Term::merge(sum[0], sum[1]);
@@ -52,38 +55,42 @@ __device__ __forceinline__ C lane_sum(int length, int lane, int lanes, View view
 // The sum of all lanes of a row, in each of them. Every thread of the block takes part.
 template <class C>
 __device__ __forceinline__ C add_lanes(C sum, int lanes) {
-  for (int half = (lanes < kWarp ? lanes : kWarp) / 2; half > 0; half /= 2)
+#pragma unroll 1
+  for (int half = (lanes < kWarp ? lanes : kWarp) >> 1; half > 0; half >>= 1)
     sum = sum + __shfl_xor_sync(kAllLanes, sum, half);
   if (lanes <= kWarp) return sum;
   VAE_EXT_SHARED(C, warp_sum, kMaxThreads / kWarp);
-  const int thread = static_cast<int>(threadIdx.x), first = thread / lanes * (lanes / kWarp);
+  const unsigned thread = threadIdx.x, first = (thread & -lanes) / kWarp, count = lanes / kWarp;
   __syncthreads();  // The sums of the rows before have been read.
   if (thread % kWarp == 0) warp_sum[thread / kWarp] = sum;
   __syncthreads();
   C total = warp_sum[first];
-  for (int warp = 1; warp < lanes / kWarp; ++warp) total = total + warp_sum[first + warp];
+#pragma unroll 1
+  for (unsigned warp = 1; warp < count; ++warp) total = total + warp_sum[first + warp];
   return total;
 }
 
-// Where span `span` of the row whose result would be at out + at goes: the result itself if it is the only one.
+// Of one span of a row: the result itself if there is no other.
 template <class C>
-__device__ __forceinline__ void write_sum(const Problem& p, const Operand& out, int64_t at, int64_t span, C sum) {
-  const int64_t spans = spans_of(p.rows.event);
-  if (spans > 1) {
-    static_cast<double*>(out.data)[at * spans + span] = sum;
+__device__ __forceinline__ void write_sum(const Problem& p, const Operand& out, const SumPlan& plan, int64_t row,
+                                          int64_t span, C sum) {
+  const int64_t at = output_offset(p, out, p.rows.dims, row);
+  if (plan.spans > 1) {
+    static_cast<double*>(out.data)[at * plan.spans + span] = sum;
   } else {
     write(out, at, fma(static_cast<C>(p.factor), sum, static_cast<C>(p.constant)));
   }
 }
 
-// The units, spans of rows, that one block after the other takes side by side, `lanes` threads to each.
+// f(exists, row, span, lane) for the units that a block takes side by side, and again until there are no more. Past the
+// last unit a thread still takes part, with exists = false.
 template <class F>
-__device__ __forceinline__ void for_each_span(const Problem& p, int lanes, F f) {
-  const int64_t spans = spans_of(p.rows.event), units = count_rows(p.rows, 0, p.rows.dims) * spans;
-  const int thread = static_cast<int>(threadIdx.x), abreast = static_cast<int>(blockDim.x) / lanes;
-  for (int64_t first = blockIdx.x * int64_t{abreast}; first < units; first += gridDim.x * int64_t{abreast}) {
-    const int64_t unit = first + thread / lanes, row = spans == 1 ? unit : divide(unit, spans);
-    f(unit < units, row, unit - row * spans, thread % lanes);
+__device__ __forceinline__ void for_each_span(const SumPlan& plan, F f) {
+  const int thread = static_cast<int>(threadIdx.x), abreast = plan.threads >> plan.lane_bits;
+#pragma unroll 1
+  for (int64_t first = int64_t{blockIdx.x} * abreast; first < plan.units; first += int64_t{gridDim.x} * abreast) {
+    const int64_t unit = first + (thread >> plan.lane_bits), row = plan.spans == 1 ? unit : divide(unit, plan.spans);
+    f(unit < plan.units, row, unit - row * plan.spans, thread & (plan.lanes - 1));
   }
 }
 
@@ -93,40 +100,39 @@ VAE_EXT_INLINE int span_length(int64_t event, int64_t span) {
 }
 
 template <class Term, class Access>
-__global__ void __launch_bounds__(kMaxThreads) sum_rows_kernel(const __grid_constant__ Problem p, int lanes) {
+__global__ void __launch_bounds__(kMaxThreads)
+    sum_rows_kernel(const __grid_constant__ Problem p, const __grid_constant__ SumPlan plan) {
   using C = typename Access::Compute;
-  for_each_span(p, lanes, [&](bool exists, int64_t row, int64_t span, int lane) {
+  for_each_span(plan, [&](bool exists, int64_t row, int64_t span, int lane) {
     C sum(0);
-    Offsets<Term::kInputs, 1> at;
+    RowOffsets<Term::kInputs> at;
     const int length = span_length(p.rows.event, span);
     if (exists) at.advance(p, 0, p.rows.dims, row);
     if (exists && kGroup * lane < length) {
       const Inputs<Access, Term::kInputs> inputs(p.in, at.in);
-      sum = lane_sum<Term, C>(length, lane, lanes, [&](int j, auto& v) {
+      sum = lane_sum<Term, C>(length, lane, plan.lanes, [&](int j, auto& v) {
         inputs.view(span * kSpan + j, p.rows.event, [](int i) { return Term::neutral(i); }, v);
+        return true;
       });
     }
-    sum = add_lanes(sum, lanes);
-    if (exists && lane == 0) write_sum(p, p.out[0], at.out[0], span, sum);
+    sum = add_lanes(sum, plan.lanes);
+    if (exists && lane == 0) write_sum(p, p.out[0], plan, row, span, sum);
   });
 }
 
-// The grid and block in which kernels that sum rows run; no rows are no launch.
+// Launches one of the kernels that sum rows; no rows are no launch.
 template <class Kernel>
 void launch_sums(Kernel* kernel, const Problem& p, Stream stream) {
-  const int lanes = lanes_of(p.rows.event), threads = lanes == kMaxThreads ? kMaxThreads : kMaxThreads / 2;
-  const int64_t units = count_rows(p.rows, 0, p.rows.dims) * spans_of(p.rows.event);
-  const int64_t blocks = divide_up(units * lanes, threads);
-  if (units == 0) return;
-  launch(kernel, static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), threads, stream, p, lanes);
+  const SumPlan plan = plan_sums(p.rows);
+  if (plan.units == 0) return;
+  launch(kernel, grid_for(divide_up(plan.units << plan.lane_bits, plan.threads)), plan.threads, stream, p, plan);
 }
 
 template <class Term, bool kData = false>
 void sum_rows(const Problem& problem, Stream stream) {
   const Problem p = with_neighbours_sharing(problem, Term::kInputs);
-  with_access<Term::kInputs, kData>(p, 0, [&](auto access) {
-    launch_sums(&sum_rows_kernel<Term, decltype(access)>, p, stream);
-  });
+  with_access<Term::kInputs, kData>(
+      p, 0, [&](auto access) { launch_sums(&sum_rows_kernel<Term, decltype(access)>, p, stream); });
 }
 
 }  // namespace vae_ext::cuda
