@@ -10,9 +10,7 @@ import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--device", default="cpu", help="Where the operators run: cpu, or cuda, without what is the CPU's."
-    )
+    parser.addoption("--device", default="cpu", help="where tests run: cpu, or cuda, less what is about the CPU")
 
 
 def pytest_configure(config: pytest.Config) -> None:

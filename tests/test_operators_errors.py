@@ -16,6 +16,7 @@ from vae_ext import _native
 NORMAL_OPERATORS = (*SAMPLERS, "normal_kl", "normal_log_prob")
 WITH_PRIOR = ("normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio")
 ERRORS = (ValueError, TypeError, RuntimeError)
+DEVICE = torch.get_default_device().type
 BUILD = _native.load().build_info()
 # In place of an argument's value: leave it out.
 MISSING = object()
@@ -73,9 +74,7 @@ class TestPrior:
 
     @pytest.mark.parametrize("name", ["prior_mean", "prior_log_var"])
     def test_device(self, operator: str, name: str) -> None:
-        _assert_rejected(
-            operator, name, "meta", torch.get_default_device().type, **{name: torch.zeros(4, 5, device="meta")}
-        )
+        _assert_rejected(operator, name, "meta", DEVICE, **{name: torch.zeros(4, 5, device="meta")})
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -117,9 +116,7 @@ class TestTensors:
 
     def test_devices_are_equal(self, operator: str) -> None:
         for name in _case(operator).differentiable[1:]:
-            _assert_rejected(
-                operator, name, "meta", torch.get_default_device().type, **{name: torch.ones(4, 5, device="meta")}
-            )
+            _assert_rejected(operator, name, "meta", DEVICE, **{name: torch.ones(4, 5, device="meta")})
 
     def test_layout_is_dense(self, operator: str) -> None:
         name = _case(operator).differentiable[0]
@@ -250,6 +247,8 @@ def test_a_build_without_cuda_says_how_to_get_another() -> None:
     """CPU tensors stand for those that there may be no device for."""
     mean, log_var = torch.zeros(2, 4, 5).unbind()
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
-    with pytest.raises(RuntimeError, match="vae_ext::normal_kl was given a CUDA tensor, but .* BUILD_CUDA=1") as caught:
+    with pytest.raises(
+        RuntimeError, match=r"vae_ext::normal_kl was given a CUDA tensor, but .* BUILD_CUDA=1"
+    ) as caught:
         torch.ops.vae_ext.normal_kl.default.redispatch(cuda, mean, log_var, None, None, "log_var", 1)
     assert "\n" not in str(caught.value).strip()
