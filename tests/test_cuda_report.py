@@ -9,10 +9,10 @@ from cuda_report import (
     Usage,
     compile_to_ptx,
     complaints,
-    count_wide_loads,
     parse_usage,
     readable,
     table,
+    widest_loads,
 )
 
 pytestmark = pytest.mark.cpu_only("about texts of the compiler")
@@ -38,18 +38,29 @@ PTX = """
 {
 	ld.param.u64 	%rd1, [_Z4widePf_param_0];
 	ld.global.v4.f32 	{%f1, %f2, %f3, %f4}, [%rd1];
+	ld.global.nc.f32 	%f5, [%rd1];
+}
+.visible .entry _Z7doublesPd(
+	.param .u64 _Z7doublesPd_param_0
+)
+{
 	ld.global.nc.L1::no_allocate.v2.f64 	{%fd1, %fd2}, [%rd1];
-	ld.v4.b32 	{%r1, %r2, %r3, %r4}, [%rd1];
 }
 .visible .entry _Z6narrowPf(
 	.param .u64 _Z6narrowPf_param_0
 )
 {
 	ld.param.v4.b32 	{%r1, %r2, %r3, %r4}, [_Z6narrowPf_param_0];
-	ld.shared.v4.f32 	{%f1, %f2, %f3, %f4}, [%r1];
+	ld.shared::cta.v4.f32 	{%f1, %f2, %f3, %f4}, [%r1];
 	ld.global.v2.f32 	{%f1, %f2}, [%rd1];
 	ld.global.f32 	%f1, [%rd1];
 	st.global.v4.f32 	[%rd1], {%f1, %f2, %f3, %f4};
+}
+.visible .entry _Z4nonePf(
+	.param .u64 _Z4nonePf_param_0
+)
+{
+	ret;
 }
 """
 
@@ -61,8 +72,8 @@ def test_usage_is_read_from_ptxas() -> None:
     }
 
 
-def test_only_wide_loads_of_device_memory_count() -> None:
-    assert count_wide_loads(PTX) == {"_Z4widePf": 3, "_Z6narrowPf": 0}
+def test_only_loads_of_device_memory_count() -> None:
+    assert widest_loads(PTX) == {"_Z4widePf": 16, "_Z7doublesPd": 16, "_Z6narrowPf": 8, "_Z4nonePf": 0}
 
 
 @pytest.mark.parametrize(
@@ -90,23 +101,43 @@ def test_the_builds_command_is_kept_but_for_what_it_makes() -> None:
         compile_to_ptx(["nvcc", "-c", "a.cu", "-o", "a.o"], "a.ptx")
 
 
-def _kernel(name: str, *, spills: int = 0, wide_loads: int = 1) -> Kernel:
-    return Kernel(name, Usage(registers=32, shared=0, stack=0, spills=spills), wide_loads)
+def _kernel(name: str, *, spills: int = 0, widest_load: int = 16) -> Kernel:
+    return Kernel(name, Usage(registers=32, shared=0, stack=0, spills=spills), widest_load)
 
 
 def test_spills_and_narrow_loads_of_hot_kernels_are_complaints() -> None:
-    good = [_kernel("map_rows<float>"), _kernel("sum_spans<float>", spills=8, wide_loads=0)]
+    good = [
+        _kernel("map_rows<Kl, Groups<float, float>, false>"),
+        _kernel("map_rows<Kl, Groups<bfloat16, unsigned char>, false>", widest_load=8),
+        _kernel("map_rows<Kl, Groups<double, double>, false>", spills=8),
+        _kernel("sum_rows<Kl, Elements<float>>", spills=8, widest_load=4),
+        _kernel("sum_spans", widest_load=8),
+    ]
     assert not list(complaints(good))
-    bad = [_kernel("map_rows<float>", spills=8), _kernel("sum_rows<float>", wide_loads=0)]
+    bad = [
+        _kernel("map_rows<Kl, Groups<bfloat16, float>>", spills=8, widest_load=2),
+        _kernel("sum_rows<Kl, Groups<float, float>>", widest_load=4),
+    ]
     assert list(complaints(bad)) == [
-        "map_rows<float> spills 8 bytes of registers; expected none.",
-        "sum_rows<float> never loads 16 bytes at a time.",
+        "map_rows<Kl, Groups<bfloat16, float>> spills 8 bytes of registers; expected none.",
+        "map_rows<Kl, Groups<bfloat16, float>> loads 2 bytes at a time; expected 8.",
+        "sum_rows<Kl, Groups<float, float>> loads 4 bytes at a time; expected 16.",
     ]
 
 
-def test_the_table_has_a_line_for_each_template() -> None:
-    lines = list(table([_kernel("map_rows<double>", spills=16), _kernel("map_rows<float>"), _kernel("probe")]))
-    assert [line.split() for line in lines[1:]] == [
-        ["map_rows", "2", "32", "0", "0", "0-16", "1"],
-        ["probe", "1", "32", "0", "0", "0", "1"],
+def test_the_table_has_a_line_for_each_template_and_heat() -> None:
+    kernels = [
+        _kernel("map_rows<Kl<ScaleKind 0, true>, Elements<float>, false>", spills=16),
+        _kernel("map_rows<Kl<ScaleKind 1, true>, Elements<double>, false>"),
+        _kernel("map_rows<Kl<ScaleKind 1, true>, Groups<float, float>, false>"),
+        _kernel("sum_rows<Plain<Kl<ScaleKind 1, true>>, Groups<float, float>>"),
+        _kernel("sum_rows<Bernoulli, Groups<float, float>>"),
+        _kernel("spans"),
+    ]
+    assert [line.rsplit(maxsplit=6) for line in list(table(kernels))[1:]] == [
+        ["map_rows<Kl>", "2", "32", "0", "0", "0-16", "16"],
+        ["map_rows<Kl>, hot", "1", "32", "0", "0", "0", "16"],
+        ["spans", "1", "32", "0", "0", "0", "16"],
+        ["sum_rows<Bernoulli>, hot", "1", "32", "0", "0", "0", "16"],
+        ["sum_rows<Kl>, hot", "1", "32", "0", "0", "0", "16"],
     ]
