@@ -16,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Tensors are made on the device asked for, those in the arguments of a test too."""
     config.addinivalue_line("markers", "cpu_only(reason): not for --device cuda, and why")
+    config.addinivalue_line("markers", "large: takes many gigabytes, so not beside others")
     device = config.getoption("--device")
     if device == "cpu":
         return
