@@ -131,7 +131,7 @@ def test_the_table_has_a_line_for_each_template_and_heat() -> None:
         _kernel("map_rows<Kl<ScaleKind 1, true>, Elements<double>, false>"),
         _kernel("map_rows<Kl<ScaleKind 1, true>, Groups<float, float>, false>"),
         _kernel("sum_rows<Plain<Kl<ScaleKind 1, true>>, Groups<float, float>>"),
-        _kernel("sum_rows<Bernoulli, Groups<float, float>>"),
+        _kernel("sum_rows<Plain<Bernoulli>, Groups<float, float>>"),
         _kernel("spans"),
     ]
     assert [line.rsplit(maxsplit=6) for line in list(table(kernels))[1:]] == [

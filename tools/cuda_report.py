@@ -191,7 +191,7 @@ def table(kernels: Iterable[Kernel]) -> Iterator[str]:
 
 def _family(kernel: Kernel) -> str:
     """The kernel and its formula, less parameterisations and types: `map_rows_kernel<NormalKlGradient>, hot`."""
-    kind = re.sub(r"<(ScaleKind|Elements|Groups).*|, .*|[<>]*$", "", kernel.name.replace("Plain<", ""))
+    kind = re.sub(r"<(ScaleKind|Elements|Groups).*|, .*", "", kernel.name.replace("Plain<", "")).rstrip("<>")
     return f"{kind}>{', hot' if kernel.hot else ''}" if "<" in kind else kind
 
 
