@@ -19,6 +19,13 @@
 using dim3 = vae_ext::emulation::Dim3;
 using uint3 = vae_ext::emulation::Dim3;
 
+struct alignas(8) __attribute__((may_alias)) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) __attribute__((may_alias)) uint4 {
+  unsigned x, y, z, w;
+};
+
 constexpr int warpSize = vae_ext::emulation::kWarp;
 
 // Those of the thread that runs; the emulation changes them whenever it turns to another.
