@@ -21,7 +21,7 @@ from benchmarks.timing import Effort
 from benchmarks.workloads import Workload
 from vae_ext.errors import UserError
 
-_WIDTH_OF_A_PIPE = 160
+_WIDTH_OF_A_PIPE = 175
 
 
 @dataclass(frozen=True)

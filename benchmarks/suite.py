@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import torch
 
 import vae_ext
-from benchmarks.timing import Call, Effort, Timing, interleave, peak_bytes, seconds_of
+from benchmarks.timing import Call, Effort, Timing, interleave, seconds_of
 from benchmarks.workloads import SUITE, Inputs, Operator, Sizes, Workload
 from tests import accuracy
 from tests.cases import Case, select
+from tests.memory import peak_bytes
 from vae_ext import reference
 from vae_ext.errors import UserError
 
@@ -114,7 +115,7 @@ def measure(workload: Workload, dtype: torch.dtype, effort: Effort) -> Measureme
     return Measurement(
         workload,
         timings,
-        {name: peak_bytes(call) for name, call in calls.items()},
+        {name: peak_bytes(call)[0] for name, call in calls.items()},
         sizes,
         compile_seconds,
         page_faults_per_round,

@@ -1,11 +1,9 @@
-"""Timing calls against each other in one process, and the memory that one of them takes."""
+"""Timing calls against each other in one process."""
 
 from __future__ import annotations
 
 import gc
-import itertools
 import math
-import os
 import random
 import resource
 import statistics
@@ -14,12 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter, perf_counter_ns
 from typing import TypeAlias
 
-from torch.profiler import ProfilerActivity, profile
-
 Call: TypeAlias = Callable[[], object]
-
-# The profiler announces each start and stop on stderr otherwise, in the middle of the progress bar.
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 # Long enough that a sample is the steady state of one contestant, not the tail of another.
 _SAMPLE_NS = 2_000_000
@@ -74,18 +67,6 @@ def seconds_of(call: Call) -> float:
     start = perf_counter()
     call()
     return perf_counter() - start
-
-
-def peak_bytes(call: Call) -> int:
-    """The most memory that torch had allocated at once during the call, above what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        result = call()
-    del result
-    assert profiler.profiler is not None
-    assert profiler.profiler.kineto_results is not None
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    changes: list[int] = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return max(itertools.accumulate(changes, initial=0))
 
 
 def _sample(call: Call, repeats: int) -> float:

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,14 +127,14 @@ class TestTensors:
         name = _case(operator).differentiable[0]
         _assert_rejected(operator, name, **{name: torch.tensor(1.0)})
 
-    @pytest.mark.parametrize("event_ndim", [-1, 3, 1.5, "1"])
+    @pytest.mark.parametrize("event_ndim", [-1, 3, 1.5, "1", True, np.bool_(True)])
     def test_event_ndim(self, operator: str, event_ndim: Any) -> None:
         _assert_rejected(operator, "event_ndim", event_ndim=event_ndim)
 
 
 @pytest.mark.parametrize("operator", SAMPLERS)
 class TestNoise:
-    @pytest.mark.parametrize("num_samples", [0, -1, 1.5, "2"])
+    @pytest.mark.parametrize("num_samples", [0, np.int64(0), -1, 1.5, "2", True, 2**63])
     def test_num_samples(self, operator: str, num_samples: Any) -> None:
         _assert_rejected(operator, "num_samples", num_samples=num_samples)
 
@@ -173,9 +174,30 @@ class TestNoise:
         """Five elements take two counters: 2^31 samples take all there are, and one more is too many."""
         _assert_rejected(operator, "num_samples", num_samples=2**31 + 1)
 
-    @pytest.mark.parametrize("stream", [0.5, "0"])
+    @pytest.mark.parametrize("stream", [0.5, "0", False])
     def test_stream(self, operator: str, stream: Any) -> None:
         _assert_rejected(operator, "stream", stream=stream)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"num_samples": 0},
+            {"first_row": -1},
+            {"stream": "0"},
+            {"event_ndim": 3},
+            {"log_var": torch.zeros(4, 6)},
+            {"log_var": torch.zeros(3, 5)},
+            {"log_var": torch.zeros(4, 5, dtype=torch.float64)},
+            {"log_var": torch.zeros(4, 5, device="meta")},
+            {"mean": torch.zeros(4, 5, dtype=torch.int64), "log_var": torch.zeros(4, 5, dtype=torch.int64)},
+            {"mean": torch.zeros(4, 5, dtype=torch.int64), "log_var": 0.0},
+        ],
+        ids=lambda changes: ",".join(changes),
+    )
+    def test_a_refused_call_draws_nothing(self, operator: str, changes: dict[str, Any]) -> None:
+        before = torch.get_rng_state()
+        _assert_rejected(operator, **changes, rng_state=MISSING)
+        assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_scales_and_priors_are_tensors_or_numbers() -> None:
@@ -186,11 +208,32 @@ def test_scales_and_priors_are_tensors_or_numbers() -> None:
         _assert_rejected(operator, "prior_log_var", prior_log_var="1")
 
 
+@pytest.mark.parametrize("operator", SAMPLERS[1:])
+@pytest.mark.parametrize(
+    "prior_mean",
+    [torch.zeros(4, 6), torch.zeros(3, 5), torch.zeros(2, 4, 5), torch.zeros(5).half()],
+    ids=["event", "batch", "more batch", "dtype"],
+)
+def test_a_refused_prior_draws_nothing(operator: str, prior_mean: torch.Tensor) -> None:
+    before = torch.get_rng_state()
+    _assert_rejected(operator, prior_mean=prior_mean, rng_state=MISSING)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.uint8, torch.tensor])
+def test_whatever_is_an_integer_is_one(integer: Any) -> None:
+    kwargs = Case("normal_rsample", {"mean": (4, 5), "scale": (4, 5)}).make()
+    counts = {"num_samples": 3, "first_row": 2, "stream": 1, "event_ndim": 1}
+    ours = vae_ext.normal_rsample(**kwargs | {name: integer(count) for name, count in counts.items()})
+    assert torch.equal(ours, vae_ext.normal_rsample(**kwargs | counts))
+
+
+@pytest.mark.parametrize("scale", [torch.ones(4, 6), torch.ones(3, 5)], ids=["event", "batch"])
 @pytest.mark.parametrize("operator", SAMPLERS)
-def test_the_same_mistakes_are_found_under_transforms(operator: str) -> None:
-    kwargs = _case(operator).make() | {"log_var": torch.ones(4, 6)}
+def test_the_same_mistakes_are_found_under_transforms(operator: str, scale: torch.Tensor) -> None:
+    kwargs = _case(operator).make() | {"log_var": scale}
     mean = kwargs.pop("mean")
-    with pytest.raises(ERRORS, match="log_var"):
+    with pytest.raises(ValueError, match="log_var"):
         torch.func.grad(lambda mean: getattr(vae_ext, operator)(mean, **kwargs)[0].sum())(mean)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from tests.cases import Case, as_tuple, cotangents
+from tests.memory import peak_bytes
 
 # For counters, partial sums and the like, whatever the size of the tensors. On CUDA a chunk of replicas is smaller, so
 # that there are more sums of chunks, and every allocation is rounded up.
@@ -36,30 +33,13 @@ CASES = [
 ]
 
 
-def _peak(function: Callable[[], Any]) -> tuple[int, Any]:
-    """The most bytes that torch had allocated at once while `function` ran, and what it returned."""
-    if torch.get_default_device().type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        result = function()
-        return torch.cuda.max_memory_allocated() - before, result
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        result = function()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    allocated = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        allocated += event.nbytes()
-        peak = max(peak, allocated)
-    return peak, result
-
-
 def _nbytes(tensors: tuple[Tensor, ...]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
 def test_the_measure_sees_a_temporary() -> None:
     tensor = torch.zeros(100_000)
-    peak, _ = _peak(lambda: (tensor + 1).square().sum())
+    peak, _ = peak_bytes(lambda: (tensor + 1).square().sum())
     assert peak >= 2 * tensor.nbytes
 
 
@@ -67,7 +47,7 @@ def test_the_measure_sees_a_temporary() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_forward_allocates_its_output(case: Case, dtype: torch.dtype) -> None:
     kwargs = case.make(dtype=dtype, requires_grad=True)
-    peak, result = _peak(lambda: case.ours(**kwargs))
+    peak, result = peak_bytes(lambda: case.ours(**kwargs))
     assert peak <= _nbytes(as_tuple(result)) + SLACK
 
 
@@ -82,7 +62,7 @@ def test_forward_and_backward_allocate_output_and_gradients(case: Case, dtype: t
         outputs = as_tuple(case.ours(**kwargs))
         return outputs, torch.autograd.grad(outputs, inputs, grads)
 
-    peak, (outputs, gradients) = _peak(forward_and_backward)
+    peak, (outputs, gradients) = peak_bytes(forward_and_backward)
     new = tuple(gradient for gradient in gradients if all(gradient.data_ptr() != grad.data_ptr() for grad in grads))
     assert peak <= _nbytes(outputs) + _nbytes(new) + SLACK
 
@@ -93,7 +73,7 @@ def test_a_gradient_that_is_not_wanted_is_not_allocated() -> None:
     kwargs["mean"].requires_grad_()
     outputs = as_tuple(case.ours(**kwargs))
     grads = cotangents(outputs)
-    peak, _ = _peak(lambda: torch.autograd.grad(outputs, kwargs["mean"], grads))
+    peak, _ = peak_bytes(lambda: torch.autograd.grad(outputs, kwargs["mean"], grads))
     assert peak <= kwargs["mean"].nbytes + SLACK
 
 
@@ -102,5 +82,5 @@ def test_the_gradient_of_a_sum_is_not_written_out() -> None:
     case = Case("normal_rsample", {"mean": (4096, 64), "scale": (4096, 64)})
     kwargs = case.make(requires_grad=True)
     (z,) = as_tuple(case.ours(**kwargs))
-    peak, (gradient,) = _peak(lambda: torch.autograd.grad(z, kwargs["log_var"], torch.ones(()).expand_as(z)))
+    peak, (gradient,) = peak_bytes(lambda: torch.autograd.grad(z, kwargs["log_var"], torch.ones(()).expand_as(z)))
     assert peak <= gradient.nbytes + SLACK

@@ -215,6 +215,20 @@ def test_func_vmap_is_a_loop_of_pure_calls(case: Case) -> None:
     torch.testing.assert_close(actual, tuple(torch.stack(outputs) for outputs in expected))
 
 
+@pytest.mark.parametrize("operator", SAMPLERS)
+def test_func_vmap_over_states(operator: str, capfd: pytest.CaptureFixture[str]) -> None:
+    means, log_vars = torch.randn(2, 3, 4, 5).unbind()
+    states = torch.stack([vae_ext.make_rng_state() for _ in range(3)])
+
+    def sample(mean: Tensor, log_var: Tensor, state: Tensor) -> Any:
+        return as_tuple(getattr(vae_ext, operator)(mean, log_var, 2, rng_state=state))
+
+    actual = torch.func.vmap(sample, in_dims=(0, 0, 1))(means, log_vars, states.T)
+    expected = zip(*map(sample, means, log_vars, states), strict=True)
+    torch.testing.assert_close(actual, tuple(torch.stack(outputs) for outputs in expected))
+    assert "performance" not in capfd.readouterr().err
+
+
 def test_func_per_sample_gradients() -> None:
     mean, log_var, x = torch.randn(3, 6, 5, dtype=torch.float64).unbind()
 

@@ -6,6 +6,7 @@ Everything here runs on every call, however small its tensors, and is traced by
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 Scale: TypeAlias = Tensor | float
+MAX_INT64 = 2**63 - 1
 _PARAMETER_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 ScaleKind: TypeAlias = Literal["log_var", "log_std", "std", "var"]
@@ -71,13 +73,10 @@ def resolve_event_ndim(event_ndim: int | None, **tensors: Tensor | None) -> int:
     """The number of event dimensions: `event_ndim`, or one less than the fewest dimensions among `tensors`.
 
     `tensors` are, by argument name, those that carry the batch. Raises ValueError when one has too few
-    dimensions, TypeError when one is no tensor or `event_ndim` no int.
+    dimensions, TypeError when one is no tensor or `event_ndim` no integer.
     """
     if event_ndim is not None:
-        if isinstance(event_ndim, bool) or not isinstance(event_ndim, int):
-            raise TypeError(f"event_ndim is of type {type(event_ndim).__name__}; expected an int or None")
-        if event_ndim < 0:
-            raise ValueError(f"event_ndim is {event_ndim}; expected 0 or more")
+        event_ndim = resolve_integer("event_ndim", event_ndim, 0)
         for name, tensor in tensors.items():
             ndim = _checked_tensor(name, tensor).dim()
             if ndim < event_ndim:
@@ -93,8 +92,45 @@ def resolve_event_ndim(event_ndim: int | None, **tensors: Tensor | None) -> int:
     return fewest - 1
 
 
+def resolve_integer(name: str, value: object, least: int) -> int:
+    """`value` as an int of at least `least`: whatever Python takes for an index, a NumPy integer too, but no bool.
+
+    Raises TypeError or ValueError.
+    """
+    if type(value) is not int:
+        if isinstance(value, torch.SymInt):
+            return value  # type: ignore[return-value]  # torch.compile's stand-in for an int
+        value = _as_index(name, value)
+    if least <= value <= MAX_INT64:
+        return value
+    raise ValueError(f"{name} is {value}; expected {least} or more, and less than 2**63")
+
+
+def _as_index(name: str, value: object) -> int:
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise TypeError(f"{name} is of type {type(value).__name__}; expected an integer")
+
+
+def check_gaussian(
+    event_ndim: int,
+    kind: ScaleKind,
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None = None,
+    prior_scale: Tensor | None = None,
+    x: Tensor | None = None,
+) -> None:
+    """`check_together` of the arguments of a Gaussian operator, by the names they are given under."""
+    named = {"mean": mean, kind: scale, "prior_mean": prior_mean, f"prior_{kind}": prior_scale}
+    check_together(event_ndim, **named, x=x)
+
+
 def check_together(event_ndim: int, *, x: Tensor | None = None, **parameters: Tensor | None) -> None:
-    """Check, without looking at values, that arguments go together: dtypes, devices, and one event.
+    """Check, without looking at values, that arguments go together: dtypes, devices, one event, and the batches.
 
     The operators check real arguments themselves; this is for what does not reach them, symbolic sizes and the
     arguments of transformed functions. `x` is data, of any dtype; parameters are of the first one's, or 0-d.
@@ -114,6 +150,7 @@ def check_together(event_ndim: int, *, x: Tensor | None = None, **parameters: Te
             _check_event(event_ndim, name, tensor, first_name, first)
     if x is not None:
         _check_event(event_ndim, "x", x, first_name, first)
+    _check_batches(event_ndim, **parameters, x=x)
 
 
 def check_prior_batch(event_ndim: int, mean: Tensor, scale: Tensor, *priors: Tensor | None) -> None:
@@ -147,6 +184,14 @@ def _check_event(event_ndim: int, name: str, tensor: Tensor, first_name: str, fi
         raise ValueError(
             f"{name} has shape {tuple(tensor.shape)}; expected it to end in the event {event} of {first_name}"
         )
+
+
+def _check_batches(event_ndim: int, **tensors: Tensor | None) -> None:
+    try:
+        broadcast_batch(event_ndim, *tensors.values())
+    except RuntimeError as error:
+        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items() if tensor is not None]
+        raise ValueError(f"the dims before the event do not broadcast: {', '.join(shapes)}") from error
 
 
 def check_devices(**tensors: Tensor | None) -> None:

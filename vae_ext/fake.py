@@ -12,21 +12,17 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from vae_ext.arguments import broadcast_batch, check_devices, check_prior_batch, check_together, wide_dtype
+from vae_ext.arguments import (
+    ScaleKind,
+    broadcast_batch,
+    check_devices,
+    check_gaussian,
+    check_prior_batch,
+    check_together,
+    wide_dtype,
+)
 
 Size: TypeAlias = Sequence[int]  # or symbolic
-
-
-def _check_gaussian(
-    event_ndim: int,
-    kind: str,
-    mean: Tensor,
-    scale: Tensor,
-    prior_mean: Tensor | None = None,
-    prior_scale: Tensor | None = None,
-) -> None:
-    named = {"mean": mean, kind: scale, "prior_mean": prior_mean, f"prior_{kind}": prior_scale}
-    check_together(event_ndim, **named)
 
 
 def _event(event_ndim: int, tensor: Tensor) -> Size:
@@ -57,14 +53,14 @@ def _(grad: Tensor, logits: Tensor, x: Tensor, event_ndim: int, wanted: Sequence
 
 
 @torch.library.register_fake("vae_ext::normal_log_prob")
-def _(mean: Tensor, scale: Tensor, x: Tensor, kind: str, event_ndim: int) -> Tensor:
-    check_together(event_ndim, **{"mean": mean, kind: scale}, x=x)
+def _(mean: Tensor, scale: Tensor, x: Tensor, kind: ScaleKind, event_ndim: int) -> Tensor:
+    check_gaussian(event_ndim, kind, mean, scale, x=x)
     return _sums(mean, broadcast_batch(event_ndim, mean, scale, x))
 
 
 @torch.library.register_fake("vae_ext::normal_log_prob_backward")
 def _(
-    grad: Tensor, mean: Tensor, scale: Tensor, x: Tensor, kind: str, event_ndim: int, wanted: Sequence[bool]
+    grad: Tensor, mean: Tensor, scale: Tensor, x: Tensor, kind: ScaleKind, event_ndim: int, wanted: Sequence[bool]
 ) -> list[Tensor]:
     return _gradients(wanted, mean, scale, x)
 
@@ -75,10 +71,10 @@ def _(
     scale: Tensor,
     prior_mean: Tensor | None,
     prior_scale: Tensor | None,
-    kind: str,
+    kind: ScaleKind,
     event_ndim: int,
 ) -> Tensor:
-    _check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
+    check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
     return _sums(mean, broadcast_batch(event_ndim, mean, scale, prior_mean, prior_scale))
 
 
@@ -89,7 +85,7 @@ def _(
     scale: Tensor,
     prior_mean: Tensor | None,
     prior_scale: Tensor | None,
-    kind: str,
+    kind: ScaleKind,
     event_ndim: int,
     wanted: Sequence[bool],
 ) -> list[Tensor]:
@@ -104,11 +100,11 @@ def _(
     num_samples: int | None,
     first_row: int,
     stream: int,
-    kind: str,
+    kind: ScaleKind,
     event_ndim: int,
 ) -> Tensor:
     check_devices(mean=mean, rng_state=rng_state)
-    _check_gaussian(event_ndim, kind, mean, scale)
+    check_gaussian(event_ndim, kind, mean, scale)
     return mean.new_empty(
         (*_samples(num_samples), *broadcast_batch(event_ndim, mean, scale), *_event(event_ndim, mean))
     )
@@ -127,11 +123,11 @@ def _z_and_sums(
     prior_scale: Tensor | None,
     rng_state: Tensor,
     num_samples: int | None,
-    kind: str,
+    kind: ScaleKind,
     event_ndim: int,
 ) -> tuple[Tensor, Tensor]:
     check_devices(mean=mean, rng_state=rng_state)
-    _check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
+    check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
     check_prior_batch(event_ndim, mean, scale, prior_mean, prior_scale)
     batch = broadcast_batch(event_ndim, mean, scale)
     z = mean.new_empty((*_samples(num_samples), *batch, *_event(event_ndim, mean)))
@@ -148,7 +144,7 @@ def _(
     num_samples: int | None,
     first_row: int,
     stream: int,
-    kind: str,
+    kind: ScaleKind,
     event_ndim: int,
 ) -> tuple[Tensor, Tensor]:
     return _z_and_sums((), mean, scale, prior_mean, prior_scale, rng_state, num_samples, kind, event_ndim)
@@ -177,7 +173,7 @@ def _(
     num_samples: int | None,
     first_row: int,
     stream: int,
-    kind: str,
+    kind: ScaleKind,
     event_ndim: int,
 ) -> tuple[Tensor, Tensor]:
     return _z_and_sums(

@@ -27,7 +27,7 @@ Noise). Without `rng_state` the state is drawn from torch's generator, so `torch
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import torch
 from torch import Generator, Tensor
@@ -35,15 +35,19 @@ from torch.autograd import forward_ad
 
 from vae_ext import _native, reference
 from vae_ext.arguments import (
+    MAX_INT64,
     Scale,
     ScaleKind,
     as_parameter,
     broadcast_batch,
+    check_gaussian,
     check_prior_batch,
     check_together,
     resolve_event_ndim,
+    resolve_integer,
     resolve_prior,
     resolve_scale,
+    wide_dtype,
 )
 
 _native.load()
@@ -60,7 +64,16 @@ __all__ = [
     "normal_rsample_log_ratio",
 ]
 
-_MAX_INT64 = 2**63 - 1
+# The overloads themselves: looking one up, and having torch choose it, would cost as much as the checks do.
+_normal_rsample = torch.ops.vae_ext.normal_rsample.default
+_normal_kl = torch.ops.vae_ext.normal_kl.default
+_normal_rsample_kl = torch.ops.vae_ext.normal_rsample_kl.default
+_normal_rsample_log_ratio = torch.ops.vae_ext.normal_rsample_log_ratio.default
+_bernoulli_log_prob = torch.ops.vae_ext.bernoulli_log_prob.default
+_normal_log_prob = torch.ops.vae_ext.normal_log_prob.default
+
+# Where the noise of a call comes from, as it was given: generator, rng_state, first_row and stream.
+_Draw: TypeAlias = tuple[Generator | None, Tensor | None, int, int]
 
 
 def make_rng_state(generator: Generator | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -74,10 +87,10 @@ def make_rng_state(generator: Generator | None = None, device: torch.device | st
     a sampler as `rng_state` to draw again what was drawn, or inside `torch.compile`, which cannot trace a generator.
     """
     if generator is None:
-        return torch.randint(0, _MAX_INT64, (2,), dtype=torch.int64, device=device)
+        return torch.randint(MAX_INT64, (2,), device=device)
     if not isinstance(generator, Generator):
         raise TypeError(f"generator is of type {type(generator).__name__}; expected a torch.Generator or None")
-    state = torch.randint(0, _MAX_INT64, (2,), dtype=torch.int64, device=generator.device, generator=generator)
+    state = torch.randint(MAX_INT64, (2,), device=generator.device, generator=generator)
     return state if device is None else state.to(device)
 
 
@@ -125,14 +138,14 @@ def normal_rsample(
     """
     scale, kind = resolve_scale(log_var=log_var, log_std=log_std, std=std, var=var)
     ndim = resolve_event_ndim(event_ndim, mean=mean)
-    state = _rng_state(rng_state, generator, mean)
-    _check_counts(num_samples, first_row, stream)
+    num_samples, first_row, stream = _resolve_counts(num_samples, first_row, stream)
     scale = as_parameter(kind, scale, mean)
+    state = _rng_state(generator, rng_state, ndim, kind, mean, scale)
     if _transformed():
-        keywords = _keywords(ndim, mean, kind, scale)
+        keywords = _keywords(ndim, kind, mean, scale)
         keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
         return reference.normal_rsample(num_samples=num_samples, **keywords)
-    return torch.ops.vae_ext.normal_rsample(mean, scale, state, num_samples, first_row, stream, kind, ndim)
+    return _normal_rsample(mean, scale, state, num_samples, first_row, stream, kind, ndim)
 
 
 def normal_kl(
@@ -182,13 +195,13 @@ def normal_kl(
     )
     ndim = resolve_event_ndim(event_ndim, mean=mean)
     scale = as_parameter(kind, scale, mean)
-    prior_mean, prior_scale = (
-        _optional("prior_mean", prior_mean, mean),
-        _optional(f"prior_{kind}", prior_scale, mean),
-    )
+    if prior_mean is not None:
+        prior_mean = as_parameter("prior_mean", prior_mean, mean)
+    if prior_scale is not None:
+        prior_scale = as_parameter(f"prior_{kind}", prior_scale, mean)
     if _transformed():
-        return reference.normal_kl(**_keywords(ndim, mean, kind, scale, prior_mean, prior_scale))
-    return torch.ops.vae_ext.normal_kl(mean, scale, prior_mean, prior_scale, kind, ndim)
+        return reference.normal_kl(**_keywords(ndim, kind, mean, scale, prior_mean, prior_scale))
+    return _normal_kl(mean, scale, prior_mean, prior_scale, kind, ndim)
 
 
 def normal_rsample_kl(
@@ -232,7 +245,7 @@ def normal_rsample_kl(
         prior_var=prior_var,
     )
     return _sample_and(
-        torch.ops.vae_ext.normal_rsample_kl,
+        _normal_rsample_kl,
         reference.normal_rsample_kl,
         mean,
         scale,
@@ -240,7 +253,7 @@ def normal_rsample_kl(
         num_samples,
         prior_mean,
         prior_scale,
-        _Draw(generator, rng_state, first_row, stream),
+        (generator, rng_state, first_row, stream),
         event_ndim,
     )
 
@@ -290,7 +303,7 @@ def normal_rsample_log_ratio(
         prior_var=prior_var,
     )
     return _sample_and(
-        torch.ops.vae_ext.normal_rsample_log_ratio,
+        _normal_rsample_log_ratio,
         reference.normal_rsample_log_ratio,
         mean,
         scale,
@@ -298,7 +311,7 @@ def normal_rsample_log_ratio(
         num_samples,
         prior_mean,
         prior_scale,
-        _Draw(generator, rng_state, first_row, stream),
+        (generator, rng_state, first_row, stream),
         event_ndim,
     )
 
@@ -326,7 +339,7 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor, *, event_ndim: int | None = No
     if _transformed():
         check_together(ndim, logits=logits, x=x)
         return reference.bernoulli_log_prob(logits, x, event_ndim=ndim)
-    return torch.ops.vae_ext.bernoulli_log_prob(logits, x, ndim)
+    return _bernoulli_log_prob(logits, x, ndim)
 
 
 def normal_log_prob(
@@ -363,17 +376,8 @@ def normal_log_prob(
     ndim = resolve_event_ndim(event_ndim, mean=mean, x=x)
     scale = as_parameter(kind, scale, mean)
     if _transformed():
-        return reference.normal_log_prob(x=x, **_keywords(ndim, mean, kind, scale, x=x))
-    return torch.ops.vae_ext.normal_log_prob(mean, scale, x, kind, ndim)
-
-
-class _Draw(NamedTuple):
-    """Where the noise of a call comes from, as it was given."""
-
-    generator: Generator | None
-    rng_state: Tensor | None
-    first_row: int
-    stream: int
+        return reference.normal_log_prob(x=x, **_keywords(ndim, kind, mean, scale, x=x))
+    return _normal_log_prob(mean, scale, x, kind, ndim)
 
 
 def _sample_and(
@@ -391,13 +395,15 @@ def _sample_and(
     """What the operators that sample and sum have in common."""
     ndim = resolve_event_ndim(event_ndim, mean=mean)
     generator, rng_state, first_row, stream = draw
-    state = _rng_state(rng_state, generator, mean)
-    _check_counts(num_samples, first_row, stream)
+    num_samples, first_row, stream = _resolve_counts(num_samples, first_row, stream)
     scale = as_parameter(kind, scale, mean)
-    prior_mean = _optional("prior_mean", prior_mean, mean)
-    prior_scale = _optional(f"prior_{kind}", prior_scale, mean)
+    if prior_mean is not None:
+        prior_mean = as_parameter("prior_mean", prior_mean, mean)
+    if prior_scale is not None:
+        prior_scale = as_parameter(f"prior_{kind}", prior_scale, mean)
+    state = _rng_state(generator, rng_state, ndim, kind, mean, scale, prior_mean, prior_scale)
     if _transformed():
-        keywords = _keywords(ndim, mean, kind, scale, prior_mean, prior_scale)
+        keywords = _keywords(ndim, kind, mean, scale, prior_mean, prior_scale)
         check_prior_batch(ndim, mean, scale, prior_mean, prior_scale)
         keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
         return eager(num_samples=num_samples, **keywords)
@@ -412,31 +418,49 @@ def _transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def _optional(name: str, value: Scale | None, mean: Tensor) -> Tensor | None:
-    return None if value is None else as_parameter(name, value, mean)
-
-
 def _keywords(
     event_ndim: int,
-    mean: Tensor,
     kind: ScaleKind,
+    mean: Tensor,
     scale: Tensor,
     prior_mean: Tensor | None = None,
     prior_scale: Tensor | None = None,
     x: Tensor | None = None,
 ) -> dict[str, Any]:
     """The checked arguments that a Gaussian operator's eager reference takes them by."""
-    tensors: dict[str, Tensor | None] = {"mean": mean, kind: scale}
-    if prior_mean is not None:
-        tensors["prior_mean"] = prior_mean
-    if prior_scale is not None:
-        tensors[f"prior_{kind}"] = prior_scale
-    check_together(event_ndim, **tensors, x=x)
-    return {**tensors, "event_ndim": event_ndim}
+    check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale, x)
+    keywords = {"event_ndim": event_ndim, "mean": mean, kind: scale}
+    priors = {"prior_mean": prior_mean, f"prior_{kind}": prior_scale}
+    return keywords | {name: prior for name, prior in priors.items() if prior is not None}
 
 
-def _rng_state(rng_state: Tensor | None, generator: Generator | None, mean: Tensor) -> Tensor:
+def _resolve_counts(num_samples: int | None, first_row: int, stream: int) -> tuple[int | None, int, int]:
+    if num_samples is not None:
+        num_samples = resolve_integer("num_samples", num_samples, 1)
+    return num_samples, resolve_integer("first_row", first_row, 0), resolve_integer("stream", stream, 0)
+
+
+def _rng_state(
+    generator: Generator | None,
+    rng_state: Tensor | None,
+    event_ndim: int,
+    kind: ScaleKind,
+    mean: Tensor,
+    scale: Tensor,
+    prior_mean: Tensor | None = None,
+    prior_scale: Tensor | None = None,
+) -> Tensor:
+    """The state as it was given, or a new one; a call that will be refused must not move the generator."""
     if rng_state is None:
+        plain = (
+            mean.is_floating_point()
+            and _fits(event_ndim, mean, scale)
+            and (prior_mean is None or _fits(event_ndim, mean, prior_mean))
+            and (prior_scale is None or _fits(event_ndim, mean, prior_scale))
+        )
+        if not plain:
+            check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
+            check_prior_batch(event_ndim, mean, scale, prior_mean, prior_scale)
         return make_rng_state(generator, mean.device)
     if generator is not None:
         raise ValueError("generator and rng_state were both given; expected at most one of them")
@@ -445,20 +469,14 @@ def _rng_state(rng_state: Tensor | None, generator: Generator | None, mean: Tens
     return rng_state
 
 
-def _check_counts(num_samples: int | None, first_row: int, stream: int) -> None:
-    if num_samples is not None:
-        _check_count("num_samples", num_samples, 1)
-    _check_count("first_row", first_row, 0)
-    _check_count("stream", stream, 0)
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, torch.SymInt):
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is of type {type(value).__name__}; expected an int")
-    if not least <= value <= _MAX_INT64:
-        raise ValueError(f"{name} is {value}; expected {least} or more, and less than 2**63")
+def _fits(event_ndim: int, mean: Tensor, parameter: Tensor) -> bool:
+    """Do the two go together at a glance? The checks that can say why not take longer than a small draw."""
+    if parameter.device != mean.device:
+        return False
+    shape = parameter.shape
+    if parameter.dtype is mean.dtype:
+        return shape == mean.shape or not shape or shape == mean.shape[mean.dim() - event_ndim :]
+    return not shape and parameter.dtype is wide_dtype(mean)
 
 
 def _epsilon(
@@ -473,7 +491,17 @@ def _epsilon(
     """The noise itself, as a constant: what the sampler would draw for a standard normal of this shape."""
     batch = broadcast_batch(event_ndim, mean, scale)
     zeros = torch.zeros((*batch, *mean.shape[mean.dim() - event_ndim :]), dtype=torch.float32, device=mean.device)
-    epsilon: Tensor = torch.ops.vae_ext.normal_rsample(
+    epsilon: Tensor = _normal_rsample(
         zeros, zeros.new_ones(()), state, num_samples, first_row, stream, "std", event_ndim
     )
     return epsilon
+
+
+@torch.library.register_vmap("vae_ext::normal_rsample")
+def _map_epsilon(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+    """One draw for each state, where `vmap` maps over the states themselves."""
+    draws = []
+    for index in range(info.batch_size):
+        own = [a if dim is None else a.select(dim, index) for a, dim in zip(arguments, in_dims, strict=True)]
+        draws.append(_normal_rsample(*own))
+    return torch.stack(draws), 0
