@@ -52,7 +52,7 @@ VAE_EXT_INLINE float16 narrow(double a) {
 
 // Four elements side by side, as a thread loads and stores them: at most 16 bytes at a time.
 template <class T>
-struct alignas(sizeof(T) < 4 ? 4 * sizeof(T) : 16) Pack {
+struct alignas(sizeof(T) < 4 ? kGroup * sizeof(T) : 16) Pack {
   T value[kGroup];
 };
 
@@ -68,18 +68,24 @@ __device__ __forceinline__ void store_group(T* to, const C* from) {
   *reinterpret_cast<Pack<T>*>(to) = pack;
 }
 
+// In bytes: nvcc splits a store of a Pack into its elements where the address is counted in these.
+template <class T>
+__device__ __forceinline__ T* element(const Operand& operand, int64_t at) {
+  return reinterpret_cast<T*>(static_cast<char*>(operand.data) + at * static_cast<int64_t>(sizeof(T)));
+}
+
 // f of the address of element `at`, as a pointer to its own type, of an operand that is not of integers.
 template <class F>
 __device__ __forceinline__ void with_element(const Operand& operand, int64_t at, F f) {
   switch (operand.dtype) {
     case DType::f64:
-      return f(static_cast<double*>(operand.data) + at);
+      return f(element<double>(operand, at));
     case DType::bf16:
-      return f(static_cast<bfloat16*>(operand.data) + at);
+      return f(element<bfloat16>(operand, at));
     case DType::f16:
-      return f(static_cast<float16*>(operand.data) + at);
+      return f(element<float16>(operand, at));
     default:
-      return f(static_cast<float*>(operand.data) + at);
+      return f(element<float>(operand, at));
   }
 }
 

@@ -64,8 +64,8 @@ inline MapPlan plan_map(const Rows& rows) {
 template <class Formula, class C, bool kNoise>
 constexpr int blocks_abreast() {
   constexpr int kHeld = Formula::kInputs + 2 * Formula::kOutputs + (kNoise ? 4 : 0);
-  if (sizeof(C) == 8 || kHeld > 12) return 2;
-  return kHeld > 9 ? 3 : 4;
+  if (sizeof(C) == 8) return kHeld > 8 ? 1 : 2;
+  return kHeld > 12 ? 2 : kHeld > 9 ? 3 : 4;
 }
 
 // A thread takes one unit, and all its replicas in order. A grid has room for more units than a memory.

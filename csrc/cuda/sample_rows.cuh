@@ -18,7 +18,7 @@ __device__ __forceinline__ C as_stored(DType dtype, C z) {
 // The term's inputs are mean, scale, prior mean and prior scale, and z if it has five; each row has its sum then, and
 // otherwise only those of the first samples. The tree is that of sum_rows, and z is what normal_rsample gives.
 template <class Term, ScaleKind kKind, class Access>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, sizeof(typename Access::Compute) == 4 ? 3 : 1)
     sample_rows_kernel(const __grid_constant__ Problem p, const __grid_constant__ SumPlan plan) {
   using C = typename Access::Compute;
   constexpr int kOperands = 4;

@@ -100,7 +100,7 @@ VAE_EXT_INLINE int span_length(int64_t event, int64_t span) {
 }
 
 template <class Term, class Access>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, sizeof(typename Access::Compute) == 4 ? 4 : 2)
     sum_rows_kernel(const __grid_constant__ Problem p, const __grid_constant__ SumPlan plan) {
   using C = typename Access::Compute;
   for_each_span(plan, [&](bool exists, int64_t row, int64_t span, int lane) {
