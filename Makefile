@@ -94,8 +94,9 @@ cuda-in-venv: $(TORCH_STAMP)
 	@$(PY) setup.py --quiet build_ext --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)
 	@$(MAKE) --no-print-directory $(VENV)/.installed-with-cuda
 	@export VAE_EXT_LIBRARY=$$(ls $(CURDIR)/$(CUDA_BUILD)/vae_ext/_C*.so); \
-	  $(PY) -m vae_ext doctor && $(PY) -m tools.cuda_report && \
-	  OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
+	  $(PY) -m vae_ext doctor && \
+	  OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 $(ARGS) && \
+	  $(PY) -m tools.cuda_report
 
 # Not editable: that would build into the tree.
 $(VENV)/.installed-with-cuda: pyproject.toml $(NATIVE_SOURCES)

@@ -37,7 +37,10 @@ def _bars(measurements: Sequence[Mapping[str, Any]], names: Sequence[str], label
     axes.invert_yaxis()
     if len(names) > 1:
         axes.set_xscale("log")
-        axes.legend(frameon=False, loc="lower right")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="x", which="both", labelsize=8)
+        figure.legend(frameon=False, loc="outside upper right", ncols=len(names))
     axes.set_xlabel(f"{label} (tick: wanted)")
     axes.set_title(title, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
