@@ -31,23 +31,12 @@ VAE_EXT_INLINE float widen(uint8_t a) { return bits_float(0x4B000000u | a) - 838
 
 template <class T, class C>
 VAE_EXT_INLINE T narrow(C a) {
-  return static_cast<T>(a);
-}
-template <>
-VAE_EXT_INLINE bfloat16 narrow(float a) {
-  return {float_to_bfloat16(a)};
-}
-template <>
-VAE_EXT_INLINE bfloat16 narrow(double a) {
-  return {float_to_bfloat16(static_cast<float>(a))};
-}
-template <>
-VAE_EXT_INLINE float16 narrow(float a) {
-  return {float_to_half(a)};
-}
-template <>
-VAE_EXT_INLINE float16 narrow(double a) {
-  return {float_to_half(static_cast<float>(a))};
+  if constexpr (std::is_same_v<T, bfloat16>)
+    return {float_to_bfloat16(static_cast<float>(a))};
+  else if constexpr (std::is_same_v<T, float16>)
+    return {float_to_half(static_cast<float>(a))};
+  else
+    return static_cast<T>(a);
 }
 
 // Four elements side by side, as a thread loads and stores them: at most 16 bytes at a time.

@@ -6,11 +6,16 @@
 
 namespace vae_ext::cuda {
 
+__device__ __forceinline__ NoiseKey read_key(const Noise& noise) {
+  if (!noise.state) return {};
+  return noise_key(static_cast<uint64_t>(noise.state[0]), static_cast<uint64_t>(noise.state[noise.state_stride]),
+                   noise.stream);
+}
+
 class NoiseGroups {
  public:
   __device__ __forceinline__ NoiseGroups(const Noise& noise, int64_t event)
-      : key_(noise_key(static_cast<uint64_t>(noise.state[0]), static_cast<uint64_t>(noise.state[noise.state_stride]),
-                       noise.stream)),
+      : key_(read_key(noise)),
         first_row_(noise.first_row),
         groups_(static_cast<uint32_t>((event + kGroup - 1) / kGroup)) {}
 
