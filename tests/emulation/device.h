@@ -19,10 +19,11 @@
 using dim3 = vae_ext::emulation::Dim3;
 using uint3 = vae_ext::emulation::Dim3;
 
-struct alignas(8) __attribute__((may_alias)) uint2 {
+// What 8 and 16 bytes of anything are loaded and stored as.
+struct [[gnu::may_alias]] alignas(8) uint2 {
   unsigned x, y;
 };
-struct alignas(16) __attribute__((may_alias)) uint4 {
+struct [[gnu::may_alias]] alignas(16) uint4 {
   unsigned x, y, z, w;
 };
 

@@ -52,8 +52,14 @@ def _calls(operator: str) -> Iterator[tuple[Case, torch.dtype]]:
         if case.operator == operator:
             yield case, torch.float32
     for case, dtype in itertools.product(SIZE_CASES, DTYPES):
-        if case.operator == operator and case.shapes[ROLES[operator][0]][-1] in SIZES:
+        if case.operator == operator and _event_size(case) in SIZES:
             yield case, dtype
+
+
+def _event_size(case: Case) -> int:
+    shape = next(iter(case.shapes.values()))
+    assert shape
+    return shape[-1]
 
 
 def _run(case: EmulatedCase, dtype: torch.dtype) -> None:
