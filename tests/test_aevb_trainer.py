@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vae_ext.aevb import (
     datapoint_bounds,
     load_checkpoint,
     minibatch_bound,
+    run,
     save_checkpoint,
     sgvb_b,
 )
@@ -235,6 +237,26 @@ def test_a_run_that_explodes_at_once_says_so(digits: Dataset, tmp_path: Path) ->
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def test_checkpoints_also_follow_the_clock(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is whole and finite, and the metrics are those of a run that only saved with its records."""
+    saved: list[int | None] = []
+
+    class Watch(NoDisplay):
+        def stepped(self, trainer: Trainer) -> None:
+            saved.append(directory.saved_samples)
+
+    records = {}
+    for interval in (math.inf, 0.0):
+        monkeypatch.setattr(run, "CHECKPOINT_INTERVAL", interval)
+        saved.clear()
+        directory = RunDirectory(tmp_path / str(interval))
+        records[interval] = train(make_trainer(digits, samples=20_000), directory, Watch())
+    assert saved == [None, *range(100, 20_000, 100)]
+    assert [replace(record, seconds=0) for record in records[0.0]] == [
+        replace(record, seconds=0) for record in records[math.inf]
+    ]
+
+
 @pytest.mark.parametrize(("samples", "batch_size"), [(1, 1), (99, 100), (1234, 100), (2_000_000, 100)])
 def test_record_points_are_whole_minibatches_to_the_end(samples: int, batch_size: int) -> None:
     points = record_points(samples, batch_size)
@@ -246,13 +268,16 @@ def test_record_points_are_whole_minibatches_to_the_end(samples: int, batch_size
 
 def test_earlier_runs_are_moved_aside_one_after_the_other(tmp_path: Path) -> None:
     (tmp_path / "unrelated.txt").write_text("mine")
-    directory = RunDirectory(tmp_path)
-    assert directory.move_earlier_run_aside() is None
+    for number in range(3):
+        directory = RunDirectory(tmp_path)
+        for finished in (False, True):
+            directory.write_summary({"number": number, "finished": finished})
+        assert directory.earlier == (tmp_path / f"earlier-{number}" if number else None)
+        assert json.loads((tmp_path / "summary.json").read_text()) == {"number": number, "finished": True}
     for number in (1, 2):
-        (tmp_path / "summary.json").write_text(str(number))
-        assert directory.move_earlier_run_aside() == tmp_path / f"earlier-{number}"
-        assert (tmp_path / f"earlier-{number}" / "summary.json").read_text() == str(number)
-    assert {path.name for path in tmp_path.iterdir()} == {"unrelated.txt", "earlier-1", "earlier-2"}
+        earlier = json.loads((tmp_path / f"earlier-{number}" / "summary.json").read_text())
+        assert earlier == {"number": number - 1, "finished": True}
+    assert {path.name for path in tmp_path.iterdir()} == {"unrelated.txt", "summary.json", "earlier-1", "earlier-2"}
 
 
 @pytest.mark.parametrize(
@@ -268,7 +293,7 @@ def test_earlier_runs_are_moved_aside_one_after_the_other(tmp_path: Path) -> Non
         ({"lr": math.inf}, "lr is inf"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**63}, "seed is 9223372036854775808"),
-        ({"optimizer": "lbfgs"}, "unknown optimizer 'lbfgs': expected one of adagrad, adam, sgd"),
+        ({"optimizer": "lbfgs"}, "optimizer is 'lbfgs': expected one of adagrad, adam, sgd"),
     ],
 )
 def test_numbers_out_of_range(change: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,13 +29,14 @@ from vae_ext.aevb import TrainConfig, Trainer
 from vae_ext.aevb.run import RunDirectory, train
 from vae_ext.cli import app
 from vae_ext.datasets import load_dataset
-from vae_ext.progress import make_display
+from vae_ext.progress import PlainLines, make_display
 
 pytestmark = pytest.mark.cpu_only("starts commands, which choose a device themselves")
 
 SMALL = ("--samples", "3000", "--hidden", "16")
 PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
 COMMAND = (sys.executable, "-m", "vae_ext")
+REPOSITORY = Path(__file__).parents[1]
 
 
 def invoke(*arguments: object) -> Result:
@@ -98,10 +100,18 @@ def test_evaluate_repeats_the_held_out_bound(finished: Path) -> None:
     assert 0.05 < report["standard_error"] < 1
 
     sentence = invoke("evaluate", finished / "checkpoint.pt").stdout
-    assert f"bound {report['bound']:.3f} nats (standard error {report['standard_error']:.3f})" in sentence
+    assert f"bound {report['bound']:.2f} nats (standard error {report['standard_error']:.2f})" in sentence
 
     other = json.loads(invoke("evaluate", finished / "checkpoint.pt", "--json", "--seed", 1).stdout)
     assert 0 < abs(other["bound"] - report["bound"]) < 1
+
+
+def test_evaluate_draws_the_pictures_again(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "pictures"
+    assert invoke("evaluate", finished / "checkpoint.pt", "--pictures", folder).exit_code == 0
+    assert {path.name for path in folder.iterdir()} == set(PICTURES) - {"learning_curve.png"}
+    for path in folder.iterdir():
+        assert np.array_equal(imread(path), imread(finished / path.name))
 
 
 def test_the_same_seed_gives_the_same_metrics(finished: Path, tmp_path: Path) -> None:
@@ -126,6 +136,13 @@ def test_a_rejected_run_leaves_the_earlier_one_in_place(finished: Path) -> None:
     assert {path.name: path.read_bytes() for path in finished.iterdir()} == files
 
 
+def test_a_run_that_fails_at_once_leaves_the_earlier_one_in_place(finished: Path) -> None:
+    files = {path.name: path.read_bytes() for path in finished.iterdir()}
+    result = invoke("train", *SMALL, "--out", finished, "--lr", "1e30", "--optimizer", "sgd")
+    assert_one_sentence(result, "no longer finite")
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == files
+
+
 def test_mnist_from_a_folder(tmp_path: Path) -> None:
     write_mnist(tmp_path / "data", train=200, test=40, side=10)
     out = tmp_path / "out"
@@ -144,7 +161,20 @@ def test_an_array_that_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyP
     result = invoke("train", *SMALL, "--dataset", "npy:price_$.npy")
     assert result.exit_code == 0, result.output
     assert [path.name for path in Path("runs/price_$").glob("*.png")] == ["learning_curve.png"]
-    assert invoke("evaluate", "runs/price_$/checkpoint.pt").exit_code == 0
+    assert len(re.findall(r"(?m)^The learning curve will be the only picture: .* shape \[7\].*$", result.output)) == 1
+    checkpoint = tmp_path / "runs/price_$/checkpoint.pt"
+    drawn = invoke("evaluate", checkpoint, "--pictures", "pictures")
+    assert_one_sentence(drawn, r"--pictures: .* has shape \[7\], expected \[H, W\]")
+
+    # The data is found from any folder, and missed where it is not.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert invoke("evaluate", checkpoint).exit_code == 0
+    (tmp_path / "price_$.npy").rename(tmp_path / "moved.npy")
+    assert_one_sentence(
+        invoke("evaluate", checkpoint), r"cannot read .*price_\$\.npy: .* where it is now with --dataset"
+    )
+    assert invoke("evaluate", checkpoint, "--dataset", "npy:../moved.npy").exit_code == 0
 
 
 @pytest.mark.parametrize("shape", [(30, 6, 5, 3), (30, 6, 5, 1), (5, 3, 3)], ids=["colour", "grey", "few"])
@@ -161,16 +191,18 @@ def test_pictures_of_other_shapes(tmp_path: Path, shape: tuple[int, ...]) -> Non
     ("arguments", "message"),
     [
         (("--dataset", "cifar"), r"unknown dataset 'cifar': expected digits, mnist or npy:PATH"),
-        (("--dataset", "npy:absent.npy"), r"cannot read absent.npy: No such file"),
-        (("--dataset", "mnist", "--data-dir", "absent"), r"absent has no train-images-idx3-ubyte"),
+        (("--dataset", "npy:absent.npy"), r"cannot read .*absent.npy: No such file"),
+        (("--dataset", "mnist", "--data-dir", "absent"), r"absent is not a folder: .* MNIST's four IDX files"),
+        (("--dataset", "mnist", "--data-dir", "."), r"\. has no train-images-idx3-ubyte"),
         (("--batch-size", 1501), r"digits has 1500 training datapoints, fewer than a minibatch of 1501"),
-        (("--optimizer", "lbfgs"), r"unknown optimizer 'lbfgs'"),
-        (("--samples", 0), r"samples is 0"),
-        (("--latent", -2), r"latent is -2"),
-        (("--hidden", 2**31), r"hidden is 2147483648"),
-        (("--lr", "nan"), r"lr is nan"),
-        (("--lr", "-0.1"), r"lr is -0.1"),
-        (("--seed", -1), r"seed is -1"),
+        (("--optimizer", "lbfgs"), r"--optimizer is 'lbfgs'"),
+        (("--samples", 0), r"--samples is 0"),
+        (("--batch-size", 0), r"--batch-size is 0"),
+        (("--latent", -2), r"--latent is -2"),
+        (("--hidden", 2**31), r"--hidden is 2147483648"),
+        (("--lr", "nan"), r"--lr is nan"),
+        (("--lr", "-0.1"), r"--lr is -0.1"),
+        (("--seed", -1), r"--seed is -1"),
         (("--device", "tpu"), r"unknown device 'tpu': expected cpu, cuda or cuda:N"),
         (("--lr", "1e30", "--optimizer", "sgd"), r"no longer finite .* give a smaller --lr"),
     ],
@@ -180,10 +212,21 @@ def test_bad_training_options(tmp_path: Path, arguments: tuple[object, ...], mes
     assert not list(tmp_path.iterdir())
 
 
-def test_an_option_that_is_not_a_number_is_a_usage_error() -> None:
-    result = invoke("train", "--lr", "fast")
+@pytest.mark.parametrize("dataset", ["cifar", "npy:", "npy:absent.npy"])
+def test_a_bad_dataset_leaves_no_folder_behind(tmp_path: Path, dataset: str) -> None:
+    assert invoke("train", "--dataset", dataset, "--out", tmp_path / "out").exit_code == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--lr", "fast", "valid"), ("--out", "", "the path is empty"), ("--data-dir", "", "the path is empty")],
+)
+def test_usage_errors_name_the_option(option: str, value: str, message: str) -> None:
+    result = invoke("train", option, value)
     assert result.exit_code == 2
-    assert "--lr" in result.stderr
+    assert option in result.stderr
+    assert message in result.stderr
 
 
 def test_nan_in_the_data(tmp_path: Path) -> None:
@@ -254,6 +297,30 @@ def forget_the_weights(path: Path) -> None:
     change(path, model=None)
 
 
+def lose_a_weight(path: Path) -> None:
+    weights = torch.load(path, weights_only=True)["model"]
+    del weights["decoder.output.bias"]
+    change(path, model=weights)
+
+
+def add_a_weight(path: Path) -> None:
+    change(path, model=torch.load(path, weights_only=True)["model"] | {"extra": torch.zeros(3)})
+
+
+def lose_the_sizes(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    del state["model_config"]
+    torch.save(state, path)
+
+
+def claim_unknown_sizes(path: Path) -> None:
+    change(path, model_config={"data_dim": 64, "depth": 3})
+
+
+def claim_no_minibatch(path: Path) -> None:
+    change(path, train_config={"batch_size": 0})
+
+
 def poison_the_weights(path: Path) -> None:
     weights = torch.load(path, weights_only=True)["model"]
     change(path, model={name: tensor * torch.nan for name, tensor in weights.items()})
@@ -286,8 +353,16 @@ def replace_by_plain_pickle(path: Path) -> None:
         (replace_by_folder, "cannot be read: Is a directory"),
         (replace_by_state_dict, "is not a checkpoint of this version of vae-ext train"),
         (replace_by_list, "is not a checkpoint of this version of vae-ext train"),
-        (claim_other_sizes, "is of another model"),
-        (forget_the_weights, "is of another model"),
+        (
+            claim_other_sizes,
+            r"is of another model: its encoder\.hidden\.weight is \[16, 64\], expected \[1000000000, 64\] by its",
+        ),
+        (forget_the_weights, "is incomplete: it has no weights"),
+        (lose_a_weight, r"is of another model: its decoder\.output\.bias is missing, expected \[64\]"),
+        (add_a_weight, r"is of another model: its extra is \[3\], expected none"),
+        (lose_the_sizes, "is incomplete: it has no 'model_config'"),
+        (claim_unknown_sizes, "does not hold what this version of vae-ext train writes: .*depth"),
+        (claim_no_minibatch, "does not hold what this version of vae-ext train writes: batch_size is 0"),
         (poison_the_weights, "gives a bound that is not finite"),
     ],
 )
@@ -309,11 +384,39 @@ def test_unusable_checkpoints(
 def test_a_dataset_of_another_size_than_the_model(finished: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.random.default_rng(0).random((10, 5)))
     result = invoke("evaluate", finished / "checkpoint.pt", "--dataset", f"npy:{tmp_path}/data.npy")
-    assert_one_sentence(result, r"is a model of 64 values a datapoint, but npy:.*data.npy has 5")
+    assert_one_sentence(result, r"is a model of 64 values a datapoint, but npy:.*data.npy has 5: .* was digits")
 
 
 def test_evaluate_rejects_numbers_out_of_range(finished: Path) -> None:
-    assert_one_sentence(invoke("evaluate", finished / "checkpoint.pt", "--draws", 0), "draws is 0")
+    assert_one_sentence(invoke("evaluate", finished / "checkpoint.pt", "--draws", 0), "--draws is 0")
+
+
+# What pip writes for the entry point, but for the shebang.
+SCRIPT = "from vae_ext.__main__ import main\nmain()\n"
+
+
+@pytest.mark.parametrize("command", [("-m", "vae_ext"), ("-u", "-m", "vae_ext"), ("vae-ext",)], ids=" ".join)
+def test_interrupting_while_torch_is_imported(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "torch.py").write_text("import pathlib, time\npathlib.Path('importing').touch()\ntime.sleep(60)\n")
+    (tmp_path / "vae-ext").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, *command, "train"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    wait_for(tmp_path / "importing", process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "vae-ext: interrupted\n")
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def test_interrupting_keeps_what_was_saved(tmp_path: Path) -> None:
@@ -326,10 +429,8 @@ def test_interrupting_keeps_what_was_saved(tmp_path: Path) -> None:
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
     checkpoint = tmp_path / "checkpoint.pt"
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(checkpoint, process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
@@ -348,6 +449,39 @@ def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:
     assert "100%" in shown
     assert f"bound {records[-1].train_bound:.2f} nats, held-out {records[-1].test_bound:.2f}" in shown
     assert re.search(r"[\d,]+ samples/s .*left", shown)
+
+
+def test_elsewhere_there_is_a_line_whenever_its_time_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PlainLines, "interval", 0.0)
+    screen = io.StringIO()
+    trainer = Trainer(load_dataset("digits"), TrainConfig(samples=9950, hidden=16), torch.device("cpu"))
+    with make_display(Console(file=screen, width=120), samples=9950) as display:
+        records = train(trainer, RunDirectory(tmp_path), display)
+    lines = screen.getvalue().splitlines()
+    # After every step, so also between records, and at the end.
+    assert len(lines) == 100 + 1 > len(records) + 1
+    assert f"bound {records[-1].train_bound:.2f} nats, held-out {records[-1].test_bound:.2f}" in lines[-1]
+    assert "nan" not in screen.getvalue()
+
+
+def test_help_does_not_import_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    result = subprocess_run("train", "--help", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "the same run" in result.stdout
+
+
+def test_the_operators_are_there_under_the_command_line_too() -> None:
+    """Where `vae_ext` leaves torch to the commands, what is asked for is imported then."""
+    script = """
+        import sys
+        sys.argv = ["vae-ext"]
+        import vae_ext
+        assert "torch" not in sys.modules
+        print(vae_ext.normal_kl.__name__)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "normal_kl\n"
 
 
 def test_version_and_help() -> None:

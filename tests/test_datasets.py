@@ -206,6 +206,12 @@ def test_npy_keeps_every_row(tmp_path: Path, array: np.ndarray, dtype: torch.dty
     np.testing.assert_allclose(sorted(rows.tolist()), sorted(expected.tolist()), rtol=1e-6)
 
 
+def test_npy_is_remembered_by_its_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = save_npy(tmp_path, RNG.random((20, 4)))
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset("npy:data.npy").name == name
+
+
 def with_value(value: float) -> np.ndarray:
     array = RNG.random((10, 4))
     array[3, 2] = value

@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vae_ext import __version__
+from vae_ext import __version__, interrupts
 from vae_ext.doctor import INSTALL_TRAINING, examine
 from vae_ext.errors import UserError
-from vae_ext.train_config import OPTIMIZERS, TrainConfig
+from vae_ext.train_config import OPTIMIZERS, ConfigError, TrainConfig
 
 try:
     import typer
@@ -24,10 +24,9 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     import torch
 
-    from vae_ext.aevb import Trainer
+    from vae_ext.aevb import Checkpoint, Trainer
     from vae_ext.aevb.run import RunDirectory
-
-INTERRUPTED = 130
+    from vae_ext.datasets import Dataset
 
 
 class _Commands(TyperGroup):
@@ -36,6 +35,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except ConfigError as error:
+            message = f"--{error.field.replace('_', '-')} {error.fault}"
         except UserError as error:
             message = str(error)
         except ImportError as error:
@@ -50,6 +51,12 @@ class _Commands(TyperGroup):
         raise typer.Exit(1)
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("the path is empty")
+    return Path(text)
+
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -61,13 +68,12 @@ app = typer.Typer(
 DatasetOption = Annotated[str, typer.Option(help="digits, mnist, or npy:PATH, an array [N, ...] in [0, 1].")]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option(help="The folder of MNIST's four IDX files; downloaded to your cache when not given."),
+    typer.Option(
+        help="The folder of MNIST's four IDX files; downloaded to your cache when not given.",
+        parser=_path,
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-
-
-def main() -> None:
-    app(prog_name="vae-ext")
 
 
 def _print_version(wanted: bool) -> None:
@@ -91,7 +97,11 @@ def train(
     dataset: DatasetOption = "digits",
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder to write to; runs/<dataset> when not given.", show_default=False),
+        typer.Option(
+            help="The folder to write to; runs/<dataset> when not given.",
+            parser=_path,
+            show_default=False,
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Training samples to see.")] = TrainConfig.samples,
     batch_size: Annotated[int, typer.Option(help="Datapoints in a minibatch (M).")] = TrainConfig.batch_size,
@@ -106,7 +116,8 @@ def train(
 ) -> None:
     """Train a VAE; leave a checkpoint, metrics.jsonl, summary.json and pictures in --out.
 
-    An earlier run in --out is moved into a folder earlier-1, earlier-2, ... there: nothing is overwritten.
+    The checkpoint is renewed at least every 30 seconds. An earlier run in --out is moved into a folder earlier-1,
+    earlier-2, ... there: nothing is overwritten.
     """
     config = TrainConfig(samples, batch_size, latent, hidden, draws, optimizer, lr, seed)
     from vae_ext.aevb.run import RunDirectory, summarise
@@ -116,13 +127,11 @@ def train(
     from vae_ext.plots import draw_run
     from vae_ext.progress import make_display
 
-    directory = RunDirectory(out if out is not None else Path("runs") / short_name(dataset))
     trainer = Trainer(load_dataset(dataset, data_dir), config, _resolve_device(device))
+    directory = RunDirectory(out if out is not None else Path("runs") / short_name(dataset))
     console = Console(highlight=False, soft_wrap=True)
     _introduce(console, trainer)
-    earlier = directory.move_earlier_run_aside()
-    if earlier is not None:
-        console.print(f"The earlier run in {directory.path} is now in {earlier}")
+    interrupts.raise_keyboard_interrupt()
     try:
         with make_display(console, samples) as display:
             records = run(trainer, directory, display)
@@ -131,7 +140,10 @@ def train(
         draw_run(trainer, records, directory.path)
     except KeyboardInterrupt:
         _report_interruption(directory, trainer.samples)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(interrupts.STATUS) from None
+    finally:
+        if directory.earlier is not None:
+            console.print(f"The earlier run in {directory.path} is now in {directory.earlier}")
     console.print(
         f"Held-out bound {summary['test_bound']:.2f} nats after {summary['samples']:,} samples in"
         f" {summary['seconds']:.0f} s. Written to {directory.path}",
@@ -140,7 +152,10 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of `vae-ext train`.", show_default=False)],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="A checkpoint of `vae-ext train`.", parser=_path, show_default=False),
+    ],
     dataset: Annotated[
         str | None, typer.Option(help="The dataset it was trained on when not given.", show_default=False)
     ] = None,
@@ -148,6 +163,14 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     device: DeviceOption = "cpu",
     data_dir: DataDirOption = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder to draw the run's pictures in again, but for the learning curve.",
+            parser=_path,
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Print the lower bound of the held-out datapoints, with its standard error over them."""
@@ -156,15 +179,14 @@ def evaluate(
 
     from vae_ext.aevb.checkpoint import load_checkpoint
     from vae_ext.aevb.trainer import datapoint_bounds
-    from vae_ext.datasets import load_dataset
+    from vae_ext.plots import PICTURE_SHAPES, draw_model, drawable
 
     loaded = load_checkpoint(checkpoint)
     target = _resolve_device(device)
-    data = load_dataset(dataset or loaded.dataset, data_dir).to(target)
-    if data.data_dim != loaded.model.config.data_dim:
+    data = _load_dataset_for(checkpoint, loaded, dataset, data_dir).to(target)
+    if pictures is not None and not drawable(data):
         raise UserError(
-            f"{checkpoint} is a model of {loaded.model.config.data_dim} values a datapoint,"
-            f" but {data.name} has {data.data_dim}: name the dataset it was trained on with --dataset"
+            f"--pictures: a datapoint of {data.name} has shape {list(data.event_shape)}, expected {PICTURE_SHAPES}"
         )
     bounds = datapoint_bounds(loaded.model.to(target), data, data.test, draws, seed).double()
     if not bounds.isfinite().all():
@@ -179,6 +201,9 @@ def evaluate(
         "bound": bounds.mean().item(),
         "standard_error": bounds.std(correction=1).item() / math.sqrt(len(bounds)) if len(bounds) > 1 else None,
     }
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
+        draw_model(loaded.model, data, pictures)
     typer.echo(json.dumps(result) if as_json else _sentence(result))
 
 
@@ -213,13 +238,38 @@ def _resolve_device(name: str) -> torch.device:
     return device
 
 
+def _load_dataset_for(checkpoint: Path, loaded: Checkpoint, name: str | None, data_dir: Path | None) -> Dataset:
+    """The dataset of that name, or else that of the checkpoint, whose model must fit it."""
+    from vae_ext.datasets import load_dataset
+
+    try:
+        data = load_dataset(name if name is not None else loaded.dataset, data_dir)
+    except UserError as error:
+        if name is not None or not loaded.dataset.startswith("npy:"):
+            raise
+        raise UserError(f"{error}: {checkpoint} was trained on it, say where it is now with --dataset") from error
+    if data.data_dim != loaded.model.config.data_dim:
+        raise UserError(
+            f"{checkpoint} is a model of {loaded.model.config.data_dim} values a datapoint, but {data.name} has"
+            f" {data.data_dim}: give --dataset what it was trained on, which was {loaded.dataset}"
+        )
+    return data
+
+
 def _introduce(console: Console, trainer: Trainer) -> None:
+    from vae_ext.plots import PICTURE_SHAPES, drawable
+
     data, config = trainer.dataset, trainer.config
     console.print(
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} held-out datapoints"
         f" of {data.data_dim} values. {config.latent} latents, {config.hidden} hidden units,"
         f" {config.optimizer} at {config.lr:g}, minibatches of {config.batch_size}, on {trainer.device}"
     )
+    if not drawable(data):
+        console.print(
+            f"The learning curve will be the only picture: a datapoint has shape {list(data.event_shape)},"
+            f" expected {PICTURE_SHAPES} for others"
+        )
 
 
 def _report_interruption(directory: RunDirectory, samples: int) -> None:
@@ -234,7 +284,7 @@ def _report_interruption(directory: RunDirectory, samples: int) -> None:
 def _sentence(result: dict[str, Any]) -> str:
     error = result["standard_error"]
     return (
-        f"{result['dataset']}: bound {result['bound']:.3f} nats"
-        + (f" (standard error {error:.3f})" if error is not None else "")
+        f"{result['dataset']}: bound {result['bound']:.2f} nats"
+        + (f" (standard error {error:.2f})" if error is not None else "")
         + f" over {result['datapoints']:,} held-out datapoints, {result['draws']} draw(s) each"
     )

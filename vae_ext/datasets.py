@@ -33,7 +33,7 @@ class Dataset:
     """Training and held-out rows of one dataset.
 
     Attributes:
-        name: what `load_dataset` was asked for.
+        name: what `load_dataset` finds it by from any folder: the path behind ``npy:`` is absolute.
         train: `[N, D]`, uint8 or float32.
         test: `[N', D]`, the same dtype.
         scale: the stored value that stands for 1 (255 for bytes, 16 for `digits`, 1 for floats).
@@ -97,16 +97,16 @@ def _split(name: str, rows: np.ndarray, scale: int, num_test: int) -> Dataset:
 
 
 def _load_npy(name: str) -> Dataset:
-    path = Path(name.removeprefix("npy:"))
     if name == "npy:":
         raise UserError("npy: names no file: expected npy:PATH, an array saved with numpy.save")
+    path = Path(name.removeprefix("npy:")).absolute()
     array = _read_npy(path)
     if array.ndim < 2 or array.shape[0] < 2 or array.size == 0:
         raise UserError(
             f"{path} has shape {list(array.shape)}: expected [N, ...], two or more rows of one or more values"
         )
     rows, scale = _as_unit_interval(array, path)
-    return _split(name, rows, scale, num_test=max(1, len(rows) // 10))
+    return _split(f"npy:{path}", rows, scale, num_test=max(1, len(rows) // 10))
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -153,6 +153,8 @@ def _load_mnist(data_dir: Path | None) -> Dataset:
 def _find_mnist_file(name: str, data_dir: Path | None) -> Path:
     if data_dir is None:
         return _download_mnist_file(name)
+    if not data_dir.is_dir():
+        raise UserError(f"{data_dir} is not a folder: expected the one that holds MNIST's four IDX files")
     for candidate in (data_dir / name, data_dir / name.removesuffix(".gz")):
         if candidate.is_file():
             return candidate

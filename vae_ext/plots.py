@@ -23,14 +23,18 @@ if TYPE_CHECKING:
 DPI = 150
 TRAIN_COLOUR, TEST_COLOUR = "#c44e52", "#1f4e79"
 MANIFOLD_SIDE = 20
+PICTURE_SHAPES = "[H, W], [H, W, 1] or [H, W, 3]"
 
 
 def draw_run(trainer: Trainer, records: Sequence[Record], folder: Path) -> None:
-    """The learning curve and, where datapoints are pictures, samples, reconstructions and a 2-d manifold."""
-    model, dataset = trainer.model, trainer.dataset
-    learning_curve(records, dataset, folder / "learning_curve.png")
-    if not drawable(dataset):
-        return
+    """The learning curve and, where datapoints are pictures, those of the model."""
+    learning_curve(records, trainer.dataset, folder / "learning_curve.png")
+    if drawable(trainer.dataset):
+        draw_model(trainer.model, trainer.dataset, folder)
+
+
+def draw_model(model: VAE, dataset: Dataset, folder: Path) -> None:
+    """Samples, reconstructions and a 2-d manifold, of a `drawable` dataset."""
     samples(model, dataset, folder / "samples.png")
     reconstructions(model, dataset, folder / "reconstructions.png")
     if model.config.latent_dim == 2:
@@ -46,7 +50,7 @@ def learning_curve(records: Sequence[Record], dataset: Dataset, path: Path) -> N
     test = [record.test_bound for record in records]
     curves = (("training", train, TRAIN_COLOUR, "--"), ("held-out", test, TEST_COLOUR, "-"))
     for name, curve, colour, line in curves:
-        label = f"{name}  ({_typeset(curve[-1], 1)} at the end)"
+        label = f"{name}  ({_typeset(curve[-1], 2)} at the end)"
         axes.plot(samples, curve, color=colour, linestyle=line, label=label)
     axes.set_xscale("log")
     axes.set_ylim(*_without_the_first_plunge(train, test))
@@ -134,7 +138,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def drawable(dataset: Dataset) -> bool:
-    """Whether a datapoint is a picture: `[H, W]`, `[H, W, 1]` or `[H, W, 3]`."""
+    """Whether a datapoint is a picture: of `PICTURE_SHAPES`."""
     shape = dataset.event_shape
     return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
 

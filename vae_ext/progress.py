@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
@@ -21,19 +22,51 @@ from rich.text import Text
 from vae_ext.aevb.run import Record
 from vae_ext.aevb.trainer import Tally, Trainer
 
-LIVE_INTERVAL = 0.25
-PLAIN_INTERVAL = 5.0
-
 
 def make_display(console: Console, samples: int) -> LiveBar | PlainLines:
     """The display that suits the console, for a run of so many samples; a context manager."""
     return LiveBar(console, samples) if console.is_terminal else PlainLines(console, samples)
 
 
-class LiveBar:
-    """A bar with the bound, samples per second and time left."""
+class _Display:
+    """Shows, every `interval` seconds, the training bound since the last time and the held-out one last recorded."""
+
+    interval: float
 
     def __init__(self, console: Console, samples: int) -> None:
+        self.console = console
+        self.samples = samples
+        self.train_bound = self.test_bound = math.nan
+        self.shown = Tally()
+        self.next_show = time.monotonic() + self.interval
+
+    def stepped(self, trainer: Trainer) -> None:
+        if time.monotonic() < self.next_show:
+            return
+        tally = trainer.read_tally()
+        self.train_bound = tally.mean_bound_since(self.shown)
+        self.shown = tally
+        self._show(tally.samples)
+        self.next_show = time.monotonic() + self.interval
+
+    def recorded(self, record: Record) -> None:
+        self.train_bound, self.test_bound = record.train_bound, record.test_bound
+
+    def _show(self, samples: int) -> None:
+        raise NotImplementedError
+
+    def _bounds(self) -> str:
+        held_out = "" if math.isnan(self.test_bound) else f", held-out {self.test_bound:.2f}"
+        return f"bound {self.train_bound:.2f} nats{held_out}"
+
+
+class LiveBar(_Display):
+    """A bar with the bound, samples per second and time left."""
+
+    interval = 0.25
+
+    def __init__(self, console: Console, samples: int) -> None:
+        super().__init__(console, samples)
         self.bar = Progress(
             BarColumn(bar_width=None),
             TaskProgressColumn(),
@@ -44,9 +77,6 @@ class LiveBar:
             console=console,
         )
         self.task = self.bar.add_task("training", total=samples, bounds="")
-        self.train_bound = self.test_bound = float("nan")
-        self.next_show = time.monotonic() + LIVE_INTERVAL
-        self.shown = Tally()
 
     def __enter__(self) -> LiveBar:
         self.bar.start()
@@ -55,22 +85,12 @@ class LiveBar:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.bar.stop()
 
-    def stepped(self, trainer: Trainer) -> None:
-        if time.monotonic() < self.next_show:
-            return
-        tally = trainer.read_tally()
-        self.train_bound = tally.mean_bound_since(self.shown)
-        self.shown = tally
-        self._show(tally.samples)
-        self.next_show = time.monotonic() + LIVE_INTERVAL
-
     def recorded(self, record: Record) -> None:
-        self.train_bound, self.test_bound = record.train_bound, record.test_bound
+        super().recorded(record)
         self._show(record.samples)
 
     def _show(self, samples: int) -> None:
-        bounds = f"bound {self.train_bound:.2f} nats, held-out {self.test_bound:.2f}"
-        self.bar.update(self.task, completed=samples, bounds=bounds)
+        self.bar.update(self.task, completed=samples, bounds=self._bounds())
 
 
 class _SpeedColumn(ProgressColumn):
@@ -79,30 +99,26 @@ class _SpeedColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} samples/s")
 
 
-class PlainLines:
-    """A line every few seconds, and one at the end."""
+class PlainLines(_Display):
+    """A line every five seconds, and one at the end."""
 
-    def __init__(self, console: Console, samples: int) -> None:
-        self.console = console
-        self.samples = samples
-        self.next_line = PLAIN_INTERVAL
+    interval = 5.0
 
     def __enter__(self) -> PlainLines:
+        self.start = time.monotonic()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         pass
 
-    def stepped(self, trainer: Trainer) -> None:
-        pass
-
     def recorded(self, record: Record) -> None:
-        if record.seconds < self.next_line and record.samples < self.samples:
-            return
-        self.next_line = record.seconds + PLAIN_INTERVAL
-        speed = record.samples / max(record.seconds, 1e-3)
-        left = max(0, self.samples - record.samples) / speed
+        super().recorded(record)
+        if record.samples >= self.samples:
+            self._show(record.samples)
+
+    def _show(self, samples: int) -> None:
+        speed = samples / max(time.monotonic() - self.start, 1e-3)
+        left = max(0, self.samples - samples) / speed
         self.console.print(
-            f"{record.samples:>12,} samples   bound {record.train_bound:9.3f} nats"
-            f" (held-out {record.test_bound:9.3f})   {speed:8,.0f} samples/s   {left:5.0f} s left",
+            f"{samples:>12,} samples   {self._bounds()}   {speed:8,.0f} samples/s   {left:5.0f} s left",
         )

@@ -10,6 +10,20 @@ from vae_ext.errors import UserError
 OPTIMIZERS = ("adagrad", "adam", "sgd")
 
 
+class ConfigError(UserError):
+    """One field of a `TrainConfig` is unusable.
+
+    Attributes:
+        field: its name.
+        fault: what it is and what was expected.
+    """
+
+    def __init__(self, field: str, fault: str) -> None:
+        super().__init__(f"{field} {fault}")
+        self.field = field
+        self.fault = fault
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The hyperparameters of `vae_ext.aevb.Trainer`.
@@ -25,7 +39,7 @@ class TrainConfig:
         seed: decides the initial parameters, the minibatches and the noise.
 
     Raises:
-        UserError: a number is out of range or the optimizer unknown.
+        ConfigError: a number is out of range or the optimizer unknown.
     """
 
     samples: int = 2_000_000
@@ -40,10 +54,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in ("samples", "batch_size", "latent", "hidden", "draws"):
             if not 1 <= getattr(self, field) < 2**31:
-                raise UserError(f"{field} is {getattr(self, field)}: expected an integer from 1 to 2^31 - 1")
+                raise ConfigError(field, f"is {getattr(self, field)}: expected an integer from 1 to 2^31 - 1")
         if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise UserError(f"lr is {self.lr}: expected a positive, finite step size")
+            raise ConfigError("lr", f"is {self.lr}: expected a positive, finite step size")
         if not 0 <= self.seed < 2**63:
-            raise UserError(f"seed is {self.seed}: expected an integer from 0 to 2^63 - 1")
+            raise ConfigError("seed", f"is {self.seed}: expected an integer from 0 to 2^63 - 1")
         if self.optimizer not in OPTIMIZERS:
-            raise UserError(f"unknown optimizer {self.optimizer!r}: expected one of {', '.join(OPTIMIZERS)}")
+            raise ConfigError("optimizer", f"is {self.optimizer!r}: expected one of {', '.join(OPTIMIZERS)}")

@@ -22,15 +22,20 @@ inline void widen_bfloat16(const uint16_t* from, int64_t n, C* to) {
   for (int64_t i = 0; i < n; ++i) to[i] = bfloat16_to_float(from[i]);
 }
 template <class C>
+VAE_EXT_INLINE void widen_half_vector(const uint16_t* from, C* to) {
+  float lanes[kLanes];
+  store(lanes, half_to_float(from));
+  widen(lanes, kLanes, to);
+}
+template <class C>
 inline void widen_half(const uint16_t* from, int64_t n, C* to) {
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const int64_t count = n - i < kLanes ? n - i : kLanes;
-    uint16_t halves[kLanes] = {};
-    float lanes[kLanes];
-    memcpy(halves, from + i, static_cast<size_t>(count) * sizeof(uint16_t));
-    store(lanes, half_to_float(halves));
-    widen(lanes, count, to + i);
-  }
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) widen_half_vector(from + i, to + i);
+  uint16_t rest[kLanes] = {};
+  C widened[kLanes];
+  memcpy(rest, from + i, static_cast<size_t>(n - i) * sizeof(uint16_t));
+  widen_half_vector(rest, widened);
+  memcpy(to + i, widened, static_cast<size_t>(n - i) * sizeof(C));
 }
 
 // Elements [at, at + n) of an operand, converted.
@@ -51,15 +56,20 @@ VAE_EXT_NOINLINE void read_segment(const Operand& operand, int64_t at, int64_t n
 }
 
 template <class C>
+VAE_EXT_INLINE void write_half_vector(const C* from, uint16_t* to) {
+  float lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<float>(from[i]);
+  float_to_half(to, load(lanes));
+}
+template <class C>
 inline void write_half(const C* from, int64_t n, uint16_t* to) {
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const int64_t count = n - i < kLanes ? n - i : kLanes;
-    float lanes[kLanes] = {};
-    uint16_t halves[kLanes];
-    widen(from + i, count, lanes);
-    float_to_half(halves, load(lanes));
-    memcpy(to + i, halves, static_cast<size_t>(count) * sizeof(uint16_t));
-  }
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) write_half_vector(from + i, to + i);
+  C rest[kLanes] = {};
+  uint16_t halves[kLanes];
+  memcpy(rest, from + i, static_cast<size_t>(n - i) * sizeof(C));
+  write_half_vector(rest, halves);
+  memcpy(to + i, halves, static_cast<size_t>(n - i) * sizeof(uint16_t));
 }
 
 template <class C>

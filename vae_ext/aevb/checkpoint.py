@@ -15,7 +15,7 @@ import torch
 from vae_ext.aevb.models import VAE, VAEConfig
 from vae_ext.aevb.trainer import Trainer
 from vae_ext.errors import UserError
-from vae_ext.train_config import TrainConfig
+from vae_ext.train_config import ConfigError, TrainConfig
 
 FORMAT = "vae_ext.aevb/1"
 
@@ -76,7 +76,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Reads what `save_checkpoint` wrote.
 
     Raises:
-        UserError: the file is missing, damaged, holds pickled code, or is of another model.
+        UserError: the file is missing, damaged, incomplete, holds pickled code, or is of another model.
     """
     state = _read_state(path)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
@@ -85,14 +85,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
         # On the meta device nothing is allocated until the weights are known to fit the sizes.
         with torch.device("meta"):
             model = VAE(VAEConfig(**state["model_config"]))
+        _check_weights(path, model, state["model"])
         model.load_state_dict(state["model"], assign=True)
         config = TrainConfig(**state["train_config"])
         return Checkpoint(model.float(), config, str(state["dataset"]), int(state["samples"]))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except KeyError as error:
+        raise UserError(f"{path} is incomplete: it has no {error}") from error
+    except (TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path} is of another model: its weights and its recorded sizes disagree ({reason})"
-        ) from error
+        raise UserError(f"{path} does not hold what this version of vae-ext train writes: {reason}") from error
+
+
+def _check_weights(path: Path, model: VAE, weights: Any) -> None:
+    if not isinstance(weights, dict):
+        raise UserError(f"{path} is incomplete: it has no weights")
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: list(tensor.shape) for name, tensor in weights.items()}
+    for name in expected | found:
+        if found.get(name) != expected.get(name):
+            raise UserError(
+                f"{path} is of another model: its {name} is {found.get(name, 'missing')},"
+                f" expected {expected.get(name, 'none')} by its recorded sizes"
+            )
 
 
 def _read_state(path: Path) -> Any:

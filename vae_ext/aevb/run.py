@@ -23,6 +23,7 @@ SUMMARY = "summary.json"
 PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
 RECORDS = 48
 RECORDED_DECADES = 3
+CHECKPOINT_INTERVAL = 30.0
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ class Display(Protocol):
 class RunDirectory:
     """The folder of one run: created and found writable before any work is done.
 
+    The files of an earlier run there are moved into a new folder ``earlier-N`` when the first of this one is about to
+    be written, so that a run that fails before that moves nothing. Nothing is overwritten.
+
     Attributes:
+        earlier: where an earlier run was moved; None where there was none, or nothing was written yet.
         saved_samples: training samples seen by the checkpoint saved last; None before the first.
+        saved_at: when that was, or the run began, by `time.monotonic`.
 
     Raises:
         UserError: the folder cannot be created or written to.
@@ -64,15 +70,24 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.earlier: Path | None = None
         self.saved_samples: int | None = None
+        self.saved_at = time.monotonic()
+        self._has_files = False
         try:
             path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
         except OSError as error:
             raise UserError(f"cannot write to the output folder {path}: {error.strerror or error}") from error
 
-    def move_earlier_run_aside(self) -> Path | None:
-        """Moves the files of a run already here into a new folder ``earlier-N``; nothing is overwritten."""
+    def _file(self, name: str) -> Path:
+        """Where to write a file of this run."""
+        if not self._has_files:
+            self.earlier = self._move_earlier_run_aside()
+            self._has_files = True
+        return self.path / name
+
+    def _move_earlier_run_aside(self) -> Path | None:
         files = [self.path / name for name in (CHECKPOINT, METRICS, SUMMARY, *PICTURES)]
         files = [file for file in files if file.exists()]
         if not files:
@@ -90,7 +105,7 @@ class RunDirectory:
         return earlier
 
     def append_record(self, record: Record) -> None:
-        path = self.path / METRICS
+        path = self._file(METRICS)
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(record)) + "\n")
@@ -98,12 +113,13 @@ class RunDirectory:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
     def save_checkpoint(self, trainer: Trainer) -> None:
-        save_checkpoint(self.path / CHECKPOINT, trainer)
+        save_checkpoint(self._file(CHECKPOINT), trainer)
         self.saved_samples = trainer.samples
+        self.saved_at = time.monotonic()
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         text = json.dumps(summary, indent=2) + "\n"
-        write_atomically(self.path / SUMMARY, lambda file: file.write(text.encode()))
+        write_atomically(self._file(SUMMARY), lambda file: file.write(text.encode()))
 
 
 def record_points(samples: int, batch_size: int) -> list[int]:
@@ -114,10 +130,12 @@ def record_points(samples: int, batch_size: int) -> list[int]:
 
 
 def train(trainer: Trainer, directory: RunDirectory, display: Display) -> list[Record]:
-    """Trains to the end, recording and saving as it goes.
+    """Trains to the end; records and saves at the `record_points`, and saves every `CHECKPOINT_INTERVAL` seconds.
+
+    Records are left to the record points, so that two runs of one seed write the same ones.
 
     Raises:
-        UserError: the bound is no longer finite; the checkpoint is that of the last record where it was.
+        UserError: the bound is no longer finite; the checkpoint is of a model whose bound was.
     """
     records: list[Record] = []
     start = time.monotonic()
@@ -126,6 +144,9 @@ def train(trainer: Trainer, directory: RunDirectory, display: Display) -> list[R
         while trainer.samples < target:
             trainer.step()
             display.stepped(trainer)
+            if time.monotonic() - directory.saved_at > CHECKPOINT_INTERVAL:
+                require_finite(trainer.samples, directory.saved_samples, trainer.held_out_bound())
+                directory.save_checkpoint(trainer)
         now = trainer.read_tally()
         record = Record(
             now.samples,
@@ -133,7 +154,7 @@ def train(trainer: Trainer, directory: RunDirectory, display: Display) -> list[R
             trainer.held_out_bound(),
             round(time.monotonic() - start, 3),
         )
-        require_finite(record, directory.saved_samples)
+        require_finite(record.samples, directory.saved_samples, record.train_bound, record.test_bound)
         directory.append_record(record)
         directory.save_checkpoint(trainer)
         display.recorded(record)
@@ -142,11 +163,11 @@ def train(trainer: Trainer, directory: RunDirectory, display: Display) -> list[R
     return records
 
 
-def require_finite(record: Record, saved: int | None) -> None:
-    if math.isfinite(record.train_bound) and math.isfinite(record.test_bound):
+def require_finite(samples: int, saved: int | None, *bounds: float) -> None:
+    if all(map(math.isfinite, bounds)):
         return
     kept = "nothing was saved yet" if saved is None else f"the checkpoint of {saved:,} samples is kept"
-    raise UserError(f"the bound was no longer finite after {record.samples:,} samples ({kept}): give a smaller --lr")
+    raise UserError(f"the bound was no longer finite after {samples:,} samples ({kept}): give a smaller --lr")
 
 
 def summarise(trainer: Trainer, records: list[Record]) -> dict[str, Any]:

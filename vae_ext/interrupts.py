@@ -1,0 +1,28 @@
+"""What an interrupt, Ctrl-C, does to the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+STATUS = 130  # 128 + SIGINT, as shells report it
+
+
+def end_the_process() -> None:
+    """From here on an interrupt ends the process, with one line.
+
+    As an exception it could get lost inside the imports of NumPy and torch, or come out of them as another.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def raise_keyboard_interrupt() -> None:
+    """From here on an interrupt is a KeyboardInterrupt again."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(_signal: int, _frame: object) -> None:
+    os.write(2, b"vae-ext: interrupted\n")
+    os._exit(STATUS)
