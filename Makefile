@@ -9,7 +9,7 @@ ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 NATIVE_SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py tools/build_config.py
-FORMATTED := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+FORMATTED := $(shell find csrc tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 # One stamp per wish for torch, so that another TORCH or TORCH_INDEX_URL is installed when asked for.
 TORCH_STAMP := $(VENV)/.torch-$(shell echo '$(TORCH) $(TORCH_INDEX_URL)' | cksum | cut -d' ' -f1)
@@ -30,7 +30,7 @@ preload = $(shell $${CXX:-g++} -print-file-name=$(1))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build train test bench emulate cuda cuda-in-venv gpu lint sanitize clean
+.PHONY: help build train test bench emulate emulate-sanitize cuda cuda-in-venv gpu lint sanitize clean
 .SECONDARY:
 
 help:
@@ -40,7 +40,8 @@ help:
 	@echo 'make bench     measure the operators against eager and torch.compile (ARGS=...)'
 	@echo 'make lint      ruff, mypy, clang-format'
 	@echo 'make sanitize  run the tests of the native code under AddressSanitizer and UBSan'
-	@echo 'make emulate   (not yet) run the CUDA kernels on the CPU'
+	@echo 'make emulate   run the CUDA kernels on the CPU, without a GPU or CUDA (a part of make test)'
+	@echo 'make emulate-sanitize  the same under AddressSanitizer, UBSan and ThreadSanitizer'
 	@echo 'make cuda      build for CUDA, test that build on the CPU, report on its kernels; needs nvcc but no GPU'
 	@echo 'make gpu       build, test and measure on a GPU, with this Python as it is (OUT=a folder for the results)'
 	@echo 'make clean     remove what was built, but not $(VENV)'
@@ -82,8 +83,11 @@ test: $(VENV)/.installed-test $(NATIVE_STAMP)
 bench: build
 	@$(PY) -m benchmarks.operators $(ARGS)
 
-emulate:
-	@echo 'make $@: this version of vae_ext has no CUDA kernels yet.' >&2; exit 1
+emulate: $(VENV)/.installed-test $(NATIVE_STAMP)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 $(wildcard tests/test_emulation_*.py) $(ARGS)
+
+emulate-sanitize: $(VENV)/.installed-test $(NATIVE_STAMP)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 tests/emulation/sanitized.py $(ARGS)
 
 # One architecture is enough to see that everything compiles, links and fits the registers.
 cuda:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.emulation.faults import FAULTS, check_found, check_silent, found_by
 
+pytestmark = pytest.mark.cpu_only("the CUDA kernels run on the CPU here")
+
 
 @pytest.mark.parametrize("name", found_by("plain"))
 def test_fault_is_found(name: str) -> None:

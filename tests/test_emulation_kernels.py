@@ -14,6 +14,8 @@ from tests.cases import CASES, Case, as_tuple, cotangents
 from tests.emulation.cases import BROADCAST_CASES, KIND_CASES, SIZE_CASES, X_CASES, results, shifted
 from tests.emulation.operators import EmulatedCase
 
+pytestmark = pytest.mark.cpu_only("the CUDA kernels run on the CPU here")
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Those whose bits are promised.
 EXACT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
