@@ -28,6 +28,10 @@ template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, CUstream_st* stream, const Arguments&... arguments) {
   kernel<<<grid, block, 0, stream>>>(arguments...);
   const cudaError_t error = cudaGetLastError();
+  if (error == cudaErrorNoKernelImageForDevice)
+    throw std::runtime_error(
+        "this build of vae_ext has no CUDA kernels for the architecture of this device; "
+        "rebuild it with TORCH_CUDA_ARCH_LIST naming the device's compute capability");
   if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error));
 }
 
