@@ -26,13 +26,13 @@ def test_a_build_for_the_cpu_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_architecture_that_is_not_covered_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(device: str) -> float:
         assert device == "cuda"
-        raise RuntimeError("CUDA: no kernel image is available for execution on the device")
+        raise RuntimeError("this build of vae_ext has no CUDA kernels for the architecture of this device")
 
     _built_with(monkeypatch, cuda="13.0", cuda_architectures=["80-real", "90-real"])
     monkeypatch.setattr(doctor, "_operator_error", fail)
     finding = doctor._cuda_kernels("7.5")
     assert finding.wrong
-    assert "no kernel image" in finding.value
+    assert "no CUDA kernels" in finding.value
     assert finding.remedy == "rebuild with TORCH_CUDA_ARCH_LIST=7.5 (built for 80-real, 90-real)"
 
 
