@@ -77,10 +77,11 @@ inline MapPlan plan_map(const Rows& rows) {
 }
 
 // Blocks that are to run side by side, so that enough loads are under way to keep the memory busy. They bound the
-// registers; how many a thread needs goes with the numbers it holds for each element, noise counting for four.
+// registers; how many a thread needs goes with the numbers it holds for each element, noise and the walk over replicas
+// counting for some.
 template <class Formula, class C, bool kNoise, bool kSums>
 constexpr int blocks_abreast() {
-  constexpr int kHeld = Formula::kInputs + (kSums ? 2 : 1) * Formula::kOutputs + (kNoise ? 4 : 0);
+  constexpr int kHeld = Formula::kInputs + Formula::kOutputs + (kNoise ? 4 : 0) + (kSums ? Formula::kOutputs + 3 : 0);
   if (sizeof(C) == 8) return kHeld > 8 ? 1 : 2;
   return kHeld > 12 ? 2 : kHeld > 9 ? 3 : 4;
 }
