@@ -11,7 +11,17 @@ from torch import Tensor
 
 from tests import accuracy
 from tests.cases import CASES, Case, as_tuple, cotangents
-from tests.emulation.cases import BROADCAST_CASES, KIND_CASES, SIZE_CASES, X_CASES, results, shifted
+from tests.emulation.cases import (
+    BROADCAST_CASES,
+    KIND_CASES,
+    LARGE_CASES,
+    ROW_CASES,
+    SIZE_CASES,
+    X_CASES,
+    results,
+    shifted,
+)
+from tests.emulation.device import at_most_blocks
 from tests.emulation.operators import EmulatedCase
 
 pytestmark = pytest.mark.cpu_only("the CUDA kernels run on the CPU here")
@@ -20,7 +30,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Those whose bits are promised.
 EXACT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-OWN_CASES = [*SIZE_CASES, *BROADCAST_CASES, *KIND_CASES, *X_CASES]
+OWN_CASES = [*SIZE_CASES, *ROW_CASES, *BROADCAST_CASES, *KIND_CASES, *X_CASES]
 
 
 def _is_held(case: Case, dtype: torch.dtype) -> bool:
@@ -43,9 +53,15 @@ def test_values_and_gradients(case: Case, dtype: torch.dtype) -> None:
 def test_elementwise_results_have_the_bits_of_the_cpu(case: Case, dtype: torch.dtype) -> None:
     kwargs = case.make(dtype=dtype, requires_grad=True)
     expected = elementwise(case, kwargs, results(case, kwargs))
-    actual = results(EmulatedCase.of(case), kwargs)
-    for name, value in expected.items():
-        assert torch.equal(bits(actual[name]), bits(value)), name
+    assert_same_bits(results(EmulatedCase.of(case), kwargs), expected)
+
+
+@pytest.mark.parametrize("case", LARGE_CASES, ids=lambda case: case.id)
+def test_large(case: Case) -> None:
+    emulated = EmulatedCase.of(case)
+    kwargs = emulated.make(requires_grad=True)
+    accuracy.check(emulated, kwargs)
+    assert_same_bits(results(emulated, kwargs), elementwise(case, kwargs, results(case, kwargs)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
@@ -57,7 +73,17 @@ def test_addresses_do_not_matter(case: Case, dtype: torch.dtype) -> None:
     expected = results(emulated, kwargs)
     for elements in (1, 2):
         moved = {name: shifted(kwargs[name], elements) for name in case.differentiable}
-        assert_same(results(emulated, kwargs | moved), expected)
+        assert_same_bits(results(emulated, kwargs | moved), expected)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("case", [*SIZE_CASES, *ROW_CASES, *BROADCAST_CASES], ids=lambda case: case.id)
+def test_any_number_of_blocks_will_do(case: Case, count: int) -> None:
+    emulated = EmulatedCase.of(case)
+    kwargs = emulated.make(requires_grad=True)
+    expected = results(emulated, kwargs)
+    with at_most_blocks(count):
+        assert_same_bits(results(emulated, kwargs), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
@@ -72,7 +98,7 @@ def test_rows_are_the_same_in_any_batch(case: Case, dtype: torch.dtype) -> None:
     alone = dataclasses.replace(whole, first_row=last)
     part = {name: kwargs[name].detach()[last:].clone().requires_grad_() for name in case.differentiable}
     expected = {name: value[last:] for name, value in results(whole, kwargs, grads).items()}
-    assert_same(results(alone, kwargs | part, tuple(grad[last:] for grad in grads)), expected)
+    assert_same_bits(results(alone, kwargs | part, tuple(grad[last:] for grad in grads)), expected)
 
 
 def elementwise(case: Case, kwargs: dict[str, Any], values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -91,6 +117,6 @@ def bits(tensor: Tensor) -> Tensor:
     return torch.where(tensor.isnan(), -1, tensor.contiguous().view(integers))
 
 
-def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    different = [name for name, value in expected.items() if not torch.equal(actual[name], value)]
+def assert_same_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    different = [name for name, value in expected.items() if not torch.equal(bits(actual[name]), bits(value))]
     assert not different

@@ -51,18 +51,37 @@ def _broadcast_cases() -> list[Case]:
             for scale in ((2, event), (event,), ()):
                 shapes: dict[str, Shape | None] = {"mean": (samples, 2, event), "scale": scale, "x": (2, event)}
                 cases.append(Case("normal_log_prob", shapes))
+    # Rows long enough to be put in the order in which what is broadcast is read again soonest.
+    for event in (300, 301):
+        cases.append(Case("bernoulli_log_prob", {"logits": (3, 4, event), "x": (4, event)}))
+        cases.append(Case("bernoulli_log_prob", {"logits": (3, 1, event), "x": (1, 4, event)}, event_ndim=1))
+        cases.append(Case("normal_log_prob", {"mean": (4, event), "scale": (event,), "x": (3, 4, event)}))
+        cases.append(Case("normal_rsample_log_ratio", {"mean": (4, event), "scale": (event,)}, num_samples=3))
     # A number for everything, over more than one span.
     cases.append(Case("normal_log_prob", {"mean": (2, 17000), "scale": (), "x": (40, 2, 17000)}))
     return cases
 
 
 BROADCAST_CASES = _broadcast_cases()
+# Rows enough for several blocks.
+ROW_CASES = [
+    case_of(operator, (rows, size), num_samples=2 if operator in SAMPLERS else None)
+    for operator in ROLES
+    for rows, size in ((270, 3), (70, 20), (19, 130), (9, 784), (5, 3100))
+]
+# Elements enough for a thread to take several groups of a row.
+LARGE_CASES = [
+    Case("bernoulli_log_prob", {"logits": (150_000, 17), "x": (150_000, 17)}),
+    Case("normal_kl", {"mean": (2100, 1001), "scale": (1001,)}),
+    Case("normal_rsample", {"mean": (1100, 1004), "scale": (1100, 1004)}),
+    Case("normal_rsample_kl", {"mean": (140_000, 9), "scale": (140_000, 9)}),
+]
 KIND_CASES = [
     Case(operator, dict.fromkeys(roles, (5, 44)), kind, num_samples=3 if operator in SAMPLERS else None)
     for operator, all_roles in ROLES.items()
     if "scale" in all_roles
     for kind in SCALE_KINDS
-    for roles in {all_roles, tuple(role for role in all_roles if not role.startswith("prior"))}
+    for roles in dict.fromkeys((all_roles, tuple(role for role in all_roles if not role.startswith("prior"))))
 ]
 X_CASES = [
     Case(operator, dict.fromkeys(ROLES[operator], (3, size)), x_dtype=x_dtype)

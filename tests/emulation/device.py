@@ -25,6 +25,8 @@ _KINDS: tuple[ScaleKind, ...] = ("log_var", "log_std", "std", "var")
 # kUnwrittenOutput of poison.h.
 _UNWRITTEN = 0x7FFF
 
+_ANY_NUMBER_OF_BLOCKS = 2**32 - 1
+
 _Strides = ctypes.c_int64 * _MAX_DIMS
 
 
@@ -175,6 +177,14 @@ def observed(observer: Callable[[Launch], None]) -> Iterator[None]:
     _observers.append(observer)
     yield
     _observers.remove(observer)
+
+
+@contextmanager
+def at_most_blocks(count: int) -> Iterator[None]:
+    """Within it no grid has more blocks, so that they have to go round their work."""
+    _library().set_max_blocks(count)
+    yield
+    _library().set_max_blocks(_ANY_NUMBER_OF_BLOCKS)
 
 
 def run(launch: Launch) -> None:

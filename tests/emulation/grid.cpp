@@ -1,5 +1,6 @@
 #include "grid.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 
@@ -9,6 +10,7 @@
 namespace vae_ext::emulation {
 
 Dim3 thread_index, block_index, block_size, grid_size;
+unsigned max_blocks = ~0u;
 
 namespace {
 
@@ -44,6 +46,7 @@ void run_grid(Dim3 grid, Dim3 block, const std::function<void()>& kernel) {
   grid_size = grid;
   block_size = block;
   check_sizes();
+  grid_size.x = std::min(grid_size.x, max_blocks);
   try {
     run_blocks(kernel);
   } catch (const Error&) {

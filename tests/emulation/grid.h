@@ -23,6 +23,9 @@ struct Dim3 {
 
 extern Dim3 thread_index, block_index, block_size, grid_size;
 
+// The blocks of a launch are these at most: kernels that go round their work give the same results for any number.
+extern unsigned max_blocks;
+
 // A kernel did something undefined.
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;

@@ -10,6 +10,8 @@ VAE_EXT_EXPORT int64_t span() { return vae_ext::cuda::kSpan; }
 VAE_EXT_EXPORT int64_t replica_chunk() { return vae_ext::cuda::kReplicaChunk; }
 VAE_EXT_EXPORT int64_t problem_size() { return sizeof(vae_ext::Problem); }
 
+VAE_EXT_EXPORT void set_max_blocks(unsigned count) { vae_ext::emulation::max_blocks = count; }
+
 // Null, or what was wrong, good until the next call.
 VAE_EXT_EXPORT const char* launch(const char* name, const vae_ext::Problem* problem) {
   static std::string error;

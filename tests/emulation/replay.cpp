@@ -1,6 +1,8 @@
-// replay FILE: runs the launches that recording.py wrote down, each in memory of exactly the size it may touch, and
-// compares what they write. Exit status 1 where that is not the same, 2 where the emulation refused what a kernel did.
+// replay FILE [BLOCKS]: runs the launches that recording.py wrote down, each in memory of exactly the size it may touch
+// and by so many blocks at most, and compares what they write. Exit status 1 where that is not the same, 2 where the
+// emulation refused what a kernel did.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <stdexcept>
@@ -97,7 +99,8 @@ bool replay(Reader& reader, int launch) {
 
 int main(int argc, char** argv) {
   using namespace vae_ext::emulation;
-  if (argc != 2) return 3;
+  if (argc < 2) return 3;
+  if (argc > 2) max_blocks = static_cast<unsigned>(atoi(argv[2]));
   try {
     Reader reader(argv[1]);
     int launches = 0, wrong = 0;

@@ -11,7 +11,7 @@ import torch
 
 from tests.cases import Case, select
 from tests.emulation.build import Kind, build, run_sanitized
-from tests.emulation.cases import BROADCAST_CASES, KIND_CASES, ROLES, SIZE_CASES, X_CASES, results, shifted
+from tests.emulation.cases import BROADCAST_CASES, KIND_CASES, ROLES, ROW_CASES, SIZE_CASES, X_CASES, results, shifted
 from tests.emulation.faults import FAULTS, check_found, check_silent, found_by
 from tests.emulation.operators import EmulatedCase
 from tests.emulation.recording import recording
@@ -20,6 +20,10 @@ KINDS: tuple[Kind, ...] = ("address", "thread")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # One for each number of lanes to a row, with tails and without.
 SIZES = (1, 3, 4, 33, 64, 127, 132, 784, 3076, 6145, 12288, 12289, 16388)
+
+
+# As many as the kernels ask for, and so few that each goes round its work.
+_NUMBERS_OF_BLOCKS = ((), ("2",))
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in found_by(kind)])
@@ -42,13 +46,13 @@ def test_kernels(kind: Kind, operator: str, tmp_path: Path) -> None:
     with recording(launches):
         for case, dtype in _calls(operator):
             _run(EmulatedCase.of(case), dtype)
-    done = run_sanitized(program, str(launches))
-    assert done.returncode == 0, done.stderr
-    print(done.stdout)
+    for blocks in _NUMBERS_OF_BLOCKS:
+        done = run_sanitized(program, str(launches), *blocks)
+        assert done.returncode == 0, done.stderr
 
 
 def _calls(operator: str) -> Iterator[tuple[Case, torch.dtype]]:
-    for case in [*BROADCAST_CASES, *KIND_CASES, *X_CASES, *select(layout="strided_rows")]:
+    for case in [*ROW_CASES, *BROADCAST_CASES, *KIND_CASES, *X_CASES, *select(layout="strided_rows")]:
         if case.operator == operator:
             yield case, torch.float32
     for case, dtype in itertools.product(SIZE_CASES, DTYPES):
