@@ -92,7 +92,7 @@ emulate-sanitize: $(VENV)/.installed-test $(NATIVE_STAMP)
 # One architecture is enough to see that everything compiles, links and fits the registers.
 cuda:
 	@TORCH_CUDA_ARCH_LIST='$(or $(TORCH_CUDA_ARCH_LIST),9.0)' BUILD_CUDA=1 \
-	  $(MAKE) --no-print-directory VENV='$(CUDA_VENV)' TORCH='$(CUDA_TORCH)' cuda-in-venv
+	  $(MAKE) --no-print-directory VENV='$(CUDA_VENV)' TORCH='$(CUDA_TORCH)' TORCH_INDEX_URL= cuda-in-venv
 
 cuda-in-venv: $(TORCH_STAMP)
 	@$(PY) setup.py --quiet build_ext --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)

@@ -14,6 +14,16 @@ constexpr bool kBuiltWithCuda = true;
 constexpr bool kBuiltWithCuda = false;
 #endif
 
+// Are the CUDA kernels emulated, and given CPU tensors, so that what is here can be tested without a device?
+#if defined(VAE_EXT_EMULATION)
+constexpr bool kEmulated = true;
+#else
+constexpr bool kEmulated = false;
+#endif
+
+// Do the CPU kernels run on tensors that are there?
+inline bool runs_on_cpu(const at::Device& device) { return device.is_cpu() && !kEmulated; }
+
 // The CUDA kernel, or null in a build without CUDA, which must not refer to it.
 template <cuda::Kernel* kernel>
 constexpr cuda::Kernel* kOnCuda = kBuiltWithCuda ? kernel : nullptr;

@@ -24,6 +24,7 @@ int64_t grain(int64_t elements) { return std::max<int64_t>(1, kGrainElements / s
 
 // Through torch's own table of devices, so that this file needs none of CUDA's headers.
 void run_on_cuda(cuda::Kernel* kernel, const Problem& problem, const at::Device& device) {
+  if constexpr (kEmulated) return kernel(problem, nullptr);
   const c10::DeviceGuard guard(device);
   const c10::Stream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
   kernel(problem, static_cast<cuda::Stream>(stream.native_handle()));
@@ -39,7 +40,7 @@ class Spans {
  public:
   // `out` is the output of `problem` for `sums`.
   Spans(const Problem& problem, Operand& out, const Tensor& sums) : problem_(problem), sums_(sums) {
-    const int64_t span = sums.is_cpu() ? cpu::kSpan : cuda::kSpan;
+    const int64_t span = runs_on_cpu(sums.device()) ? cpu::kSpan : cuda::kSpan;
     count_ = std::max<int64_t>(1, divide_up(problem.rows.event, span));
     if (count_ == 1) return;
     parts_ = at::empty({sums.numel(), count_}, sums.options().dtype(at::kDouble));
@@ -50,7 +51,7 @@ class Spans {
 
   void finish() const {
     if (count_ == 1) return;
-    if (sums_.is_cpu()) {
+    if (runs_on_cpu(sums_.device())) {
       finish_on_cpu();
     } else {
       run_on_cuda(kOnCuda<cuda::sum_spans>, as_problem(), sums_.device());
@@ -111,7 +112,9 @@ Tensor sample_and_sum_on_cuda(const SampledSum& sum, const Layout& layout, const
 
 }  // namespace
 
-int64_t replica_chunk(const at::Device& device) { return device.is_cpu() ? cpu::kReplicaChunk : cuda::kReplicaChunk; }
+int64_t replica_chunk(const at::Device& device) {
+  return runs_on_cpu(device) ? cpu::kReplicaChunk : cuda::kReplicaChunk;
+}
 
 void run_map(const Kernel& kernel, const Problem& problem, const at::Device& device) {
   const Rows& rows = problem.rows;
@@ -119,7 +122,7 @@ void run_map(const Kernel& kernel, const Problem& problem, const at::Device& dev
   for (int d = 0; d < rows.dims; ++d) (d < rows.dims - rows.reduced_dims ? kept : replicas) *= rows.size[d];
   const int64_t units = kept * divide_up(replicas, cpu::kReplicaChunk) * divide_up(rows.event, kSegment);
   if (units == 0) return;
-  if (!device.is_cpu()) return run_on_cuda(kernel.on_cuda, problem, device);
+  if (!runs_on_cpu(device)) return run_on_cuda(kernel.on_cuda, problem, device);
   const int64_t elements = std::min(replicas, cpu::kReplicaChunk) * std::min(rows.event, kSegment);
   const cpu::Kernel run = cpu::kernels().*kernel.on_cpu;
   at::parallel_for(0, units, grain(elements), [&](int64_t begin, int64_t end) { run(problem, begin, end); });
@@ -133,7 +136,7 @@ Tensor sum_rows(const Kernel& kernel, const Layout& layout, const Spec& spec, at
   builder.output(0, sums, 0);
   Problem& problem = builder.finish();
   const Spans spans(problem, problem.out[0], sums);
-  if (sums.is_cpu()) {
+  if (runs_on_cpu(sums.device())) {
     const cpu::Kernel run = cpu::kernels().*kernel.on_cpu;
     at::parallel_for(0, sums.numel() * spans.count(), grain(std::min(problem.rows.event, cpu::kSpan)),
                      [&](int64_t begin, int64_t end) { run(problem, begin, end); });
@@ -153,7 +156,7 @@ void sample_rows(const Layout& layout, const Spec& spec, at::TensorList inputs, 
 
 Tensor sample_and_sum_rows(const SampledSum& sum, const Layout& layout, const Spec& spec, at::TensorList inputs,
                            const Tensor& z) {
-  if (!z.is_cpu()) return sample_and_sum_on_cuda(sum, layout, spec, inputs, z);
+  if (!runs_on_cpu(z.device())) return sample_and_sum_on_cuda(sum, layout, spec, inputs, z);
   Spec sum_spec = spec;
   sum_spec.noise = nullptr;
   std::vector<Tensor> summed(inputs.begin(), inputs.end());
@@ -193,7 +196,7 @@ Tensor sample_and_sum_rows(const SampledSum& sum, const Layout& layout, const Sp
 }
 
 void sum_event(const Tensor& values, const Tensor& result) {
-  if (values.is_cpu()) {
+  if (runs_on_cpu(values.device())) {
     AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "sum_event", [&] {
       const scalar_t* value = values.const_data_ptr<scalar_t>();
       double total = 0.0;

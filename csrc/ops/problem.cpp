@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "kernel.h"
+
 namespace vae_ext {
 namespace {
 
@@ -46,7 +48,7 @@ void ProblemBuilder::inputs(at::TensorList tensors) {
       continue;
     }
     // Another device cannot read this zero; its kernels know what no data means.
-    if (layout_.options().device().is_cpu()) problem_.in[i].data = const_cast<float*>(&kZero);
+    if (runs_on_cpu(layout_.options().device())) problem_.in[i].data = const_cast<float*>(&kZero);
     problem_.in[i].scalar = true;
   }
 }
