@@ -25,8 +25,6 @@ _KINDS: tuple[ScaleKind, ...] = ("log_var", "log_std", "std", "var")
 # kUnwrittenOutput of poison.h.
 _UNWRITTEN = 0x7FFF
 
-_ANY_NUMBER_OF_BLOCKS = 2**32 - 1
-
 _Strides = ctypes.c_int64 * _MAX_DIMS
 
 
@@ -168,6 +166,8 @@ class Launch:
         return Operand(view.data_ptr(), _DTYPES.index(view.dtype), scalar, False, _Strides(*strides))
 
 
+# As many as they ask for, to begin with.
+_max_blocks = [2**32 - 1]
 _observers: list[Callable[[Launch], None]] = []
 
 
@@ -175,21 +175,25 @@ _observers: list[Callable[[Launch], None]] = []
 def observed(observer: Callable[[Launch], None]) -> Iterator[None]:
     """Within it the observer sees every launch, after it is done."""
     _observers.append(observer)
-    yield
-    _observers.remove(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
 
 
 @contextmanager
 def at_most_blocks(count: int) -> Iterator[None]:
-    """Within it no grid has more blocks, so that they have to go round their work."""
-    _library().set_max_blocks(count)
-    yield
-    _library().set_max_blocks(_ANY_NUMBER_OF_BLOCKS)
+    """Within it kernels that go round their work do so with this many blocks."""
+    _max_blocks.append(count)
+    try:
+        yield
+    finally:
+        _max_blocks.pop()
 
 
 def run(launch: Launch) -> None:
     """Runs the kernel; AssertionError where it does something undefined or leaves an output unwritten."""
-    message = _library().launch(launch.kernel.encode(), ctypes.byref(launch.problem()))
+    message = _library().launch(launch.kernel.encode(), ctypes.byref(launch.problem()), _max_blocks[-1])
     assert message is None, message.decode()
     for observer in _observers:
         observer(launch)
@@ -223,6 +227,7 @@ def _bits(tensor: Tensor) -> Tensor:
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(build() / "libvae_ext_emulation.so"))
+    library.launch.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint]
     library.launch.restype = ctypes.c_char_p
     for constant in (library.span, library.replica_chunk, library.problem_size):
         constant.restype = ctypes.c_int64

@@ -10,7 +10,7 @@
 namespace vae_ext::emulation {
 
 Dim3 thread_index, block_index, block_size, grid_size;
-unsigned max_blocks = ~0u;
+unsigned max_blocks = kAnyNumberOfBlocks;
 
 namespace {
 

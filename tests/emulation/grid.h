@@ -23,7 +23,8 @@ struct Dim3 {
 
 extern Dim3 thread_index, block_index, block_size, grid_size;
 
-// The blocks of a launch are these at most: kernels that go round their work give the same results for any number.
+// The blocks of a launch are these at most: a kernel that goes round its work gives the same results for any number.
+constexpr unsigned kAnyNumberOfBlocks = ~0u;
 extern unsigned max_blocks;
 
 // A kernel did something undefined.

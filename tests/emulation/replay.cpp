@@ -1,6 +1,6 @@
 // replay FILE [BLOCKS]: runs the launches that recording.py wrote down, each in memory of exactly the size it may touch
-// and by so many blocks at most, and compares what they write. Exit status 1 where that is not the same, 2 where the
-// emulation refused what a kernel did.
+// and, where the kernel goes round its work, by so many blocks, and compares what they write. Exit status 1 where that
+// is not the same, 2 where the emulation refused what a kernel did.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "buffer.h"
-#include "grid.h"
 #include "kernel_table.h"
 #include "sanitizer.h"
 
@@ -73,7 +72,7 @@ class Memory {
 };
 
 // Whether the kernel wrote what is recorded.
-bool replay(Reader& reader, int launch) {
+bool replay(Reader& reader, int launch, unsigned blocks) {
   std::string name(reader.number(), '\0');
   reader.bytes(name.data(), name.size());
   Problem problem;
@@ -84,7 +83,7 @@ bool replay(Reader& reader, int launch) {
   memories.reserve(count);
   for (size_t i = 0; i < count; ++i) memories.emplace_back(reader, &problem);
   try {
-    find_kernel(name)(problem, nullptr);
+    run_kernel(name, problem, blocks);
   } catch (const Error& error) {
     throw Error("launch " + std::to_string(launch) + ", " + name + ": " + error.what());
   }
@@ -100,11 +99,11 @@ bool replay(Reader& reader, int launch) {
 int main(int argc, char** argv) {
   using namespace vae_ext::emulation;
   if (argc < 2) return 3;
-  if (argc > 2) max_blocks = static_cast<unsigned>(atoi(argv[2]));
+  const unsigned blocks = argc > 2 ? static_cast<unsigned>(atoi(argv[2])) : kAnyNumberOfBlocks;
   try {
     Reader reader(argv[1]);
     int launches = 0, wrong = 0;
-    for (; !reader.at_end(); ++launches) wrong += !replay(reader, launches);
+    for (; !reader.at_end(); ++launches) wrong += !replay(reader, launches, blocks);
     printf("%d launches, %d wrong\n", launches, wrong);
     return wrong > 0 ? 1 : 0;
   } catch (const std::runtime_error& error) {
