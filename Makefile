@@ -22,6 +22,9 @@ CUDA_TORCH ?= torch==2.11.0
 CUDA_BUILD := build/cuda
 OUT ?=
 
+EMULATED := build/emulated
+EMULATED_TESTS ?= $(addprefix tests/test_,operators_accuracy.py operators_shapes.py operators_gradients.py noise.py)
+
 SANITIZED := build/sanitized
 # What exercises memory; torch.compile and the command line would only run the compiler and matplotlib under ASan.
 SANITIZE_TESTS ?= $(addprefix tests/test_,operators_accuracy.py operators_shapes.py operators_errors.py \
@@ -30,7 +33,7 @@ preload = $(shell $${CXX:-g++} -print-file-name=$(1))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build train test bench emulate emulate-sanitize cuda cuda-in-venv gpu lint sanitize clean
+.PHONY: help build train test bench emulate emulate-sanitize emulate-operators cuda cuda-in-venv gpu lint sanitize clean
 .SECONDARY:
 
 help:
@@ -42,6 +45,7 @@ help:
 	@echo 'make sanitize  run the tests of the native code under AddressSanitizer and UBSan'
 	@echo 'make emulate   run the CUDA kernels on the CPU, without a GPU or CUDA (a part of make test)'
 	@echo 'make emulate-sanitize  the same under AddressSanitizer, UBSan and ThreadSanitizer'
+	@echo 'make emulate-operators  test the operators on the emulated kernels, and so what launches them'
 	@echo 'make cuda      build for CUDA, test that build on the CPU, report on its kernels; needs nvcc but no GPU'
 	@echo 'make gpu       build, test and measure on a GPU, with this Python as it is (OUT=a folder for the results)'
 	@echo 'make clean     remove what was built, but not $(VENV)'
@@ -88,6 +92,12 @@ emulate: $(VENV)/.installed-test $(NATIVE_STAMP)
 
 emulate-sanitize: $(VENV)/.installed-test $(NATIVE_STAMP)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 tests/emulation/sanitized.py $(ARGS)
+
+emulate-operators: $(VENV)/.installed-test $(NATIVE_STAMP)
+	@BUILD_CUDA=0 CMAKE_ARGS=-DVAE_EXT_EMULATION=ON \
+	  $(PY) setup.py --quiet build_ext --build-lib $(EMULATED) --build-temp $(EMULATED)
+	@VAE_EXT_LIBRARY=$$(ls $(CURDIR)/$(EMULATED)/vae_ext/_C*.so) OMP_NUM_THREADS=1 \
+	  $(PY) -m pytest -n auto --maxprocesses 8 $(EMULATED_TESTS) $(ARGS)
 
 # One architecture is enough to see that everything compiles, links and fits the registers.
 cuda:
