@@ -9,11 +9,21 @@ ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet --quiet
 NATIVE_SOURCES := $(shell find csrc -type f) CMakeLists.txt setup.py tools/build_config.py
-FORMATTED := $(shell find csrc -name '*.h' -o -name '*.cpp')
+FORMATTED := $(shell find csrc tests/emulation -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 # One stamp per wish for torch, so that another TORCH or TORCH_INDEX_URL is installed when asked for.
 TORCH_STAMP := $(VENV)/.torch-$(shell echo '$(TORCH) $(TORCH_INDEX_URL)' | cksum | cut -d' ' -f1)
 NATIVE_STAMP := $(VENV)/.native
+
+# The CUDA build has an environment of its own, for its torch takes several gigabytes, and leaves the library in the
+# tree alone.
+CUDA_VENV ?= .venv-cuda
+CUDA_TORCH ?= torch==2.11.0
+CUDA_BUILD := build/cuda
+OUT ?=
+
+EMULATED := build/emulated
+EMULATED_TESTS ?= $(addprefix tests/test_,operators_accuracy.py operators_shapes.py operators_gradients.py noise.py)
 
 SANITIZED := build/sanitized
 # What exercises memory; torch.compile and the command line would only run the compiler and matplotlib under ASan.
@@ -23,7 +33,7 @@ preload = $(shell $${CXX:-g++} -print-file-name=$(1))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build train test bench emulate cuda gpu lint sanitize clean
+.PHONY: help build train test bench emulate emulate-sanitize emulate-operators cuda cuda-in-venv gpu lint sanitize clean
 .SECONDARY:
 
 help:
@@ -33,12 +43,15 @@ help:
 	@echo 'make bench     measure the operators against eager and torch.compile (ARGS=...)'
 	@echo 'make lint      ruff, mypy, clang-format'
 	@echo 'make sanitize  run the tests of the native code under AddressSanitizer and UBSan'
-	@echo 'make emulate   (not yet) run the CUDA kernels on the CPU'
-	@echo 'make cuda      (not yet) build for CUDA, without needing a GPU'
-	@echo 'make gpu       (not yet) everything that needs a GPU'
+	@echo 'make emulate   run the CUDA kernels on the CPU, without a GPU or CUDA (a part of make test)'
+	@echo 'make emulate-sanitize  the same under AddressSanitizer, UBSan and ThreadSanitizer'
+	@echo 'make emulate-operators  test the operators on the emulated kernels, and so what launches them'
+	@echo 'make cuda      build for CUDA, test that build on the CPU, report on its kernels; needs nvcc but no GPU'
+	@echo 'make gpu       build, test and measure on a GPU, with this Python as it is (OUT=a folder for the results)'
 	@echo 'make clean     remove what was built, but not $(VENV)'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) TORCH_INDEX_URL=$(TORCH_INDEX_URL)'
 	@echo '           CXX MAX_JOBS BUILD_CUDA=auto|0|1 CUDA_HOME TORCH_CUDA_ARCH_LIST CMAKE_ARGS'
+	@echo '           CUDA_VENV=$(CUDA_VENV) CUDA_TORCH=$(CUDA_TORCH)'
 
 $(TORCH_STAMP):
 	@command -v $(PYTHON) >/dev/null || { \
@@ -74,8 +87,40 @@ test: $(VENV)/.installed-test $(NATIVE_STAMP)
 bench: build
 	@$(PY) -m benchmarks.operators $(ARGS)
 
-emulate cuda gpu:
-	@echo 'make $@: this version of vae_ext has no CUDA kernels yet.' >&2; exit 1
+emulate: $(VENV)/.installed-test $(NATIVE_STAMP)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 $(wildcard tests/test_emulation_*.py) $(ARGS)
+
+emulate-sanitize: $(VENV)/.installed-test $(NATIVE_STAMP)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 tests/emulation/sanitized.py $(ARGS)
+
+emulate-operators: $(VENV)/.installed-test $(NATIVE_STAMP)
+	@BUILD_CUDA=0 CMAKE_ARGS=-DVAE_EXT_EMULATION=ON \
+	  $(PY) setup.py --quiet build_ext --build-lib $(EMULATED) --build-temp $(EMULATED)
+	@VAE_EXT_LIBRARY=$$(ls $(CURDIR)/$(EMULATED)/vae_ext/_C*.so) OMP_NUM_THREADS=1 \
+	  $(PY) -m pytest -n auto --maxprocesses 8 $(EMULATED_TESTS) $(ARGS)
+
+# One architecture is enough to see that everything compiles, links and fits the registers.
+cuda:
+	@TORCH_CUDA_ARCH_LIST='$(or $(TORCH_CUDA_ARCH_LIST),9.0)' BUILD_CUDA=1 \
+	  $(MAKE) --no-print-directory VENV='$(CUDA_VENV)' TORCH='$(CUDA_TORCH)' TORCH_INDEX_URL= cuda-in-venv
+
+cuda-in-venv: $(TORCH_STAMP)
+	@$(PY) setup.py --quiet build_ext --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)
+	@$(MAKE) --no-print-directory $(VENV)/.installed-with-cuda
+	@export VAE_EXT_LIBRARY=$$(ls $(CURDIR)/$(CUDA_BUILD)/vae_ext/_C*.so); \
+	  $(PY) -m vae_ext doctor && \
+	  OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 \
+	    $(PY) -m pytest -n auto --maxprocesses 8 --ignore-glob='*/test_emulation_*' $(ARGS) && \
+	  $(PY) -m tools.cuda_report
+
+# Not editable: that would build into the tree.
+$(VENV)/.installed-with-cuda: pyproject.toml $(NATIVE_SOURCES)
+	@echo 'Installing vae_ext[test]'
+	@$(PIP) install --no-build-isolation '.[test]'
+	@touch $@
+
+gpu:
+	@$(PYTHON) tools/gpu.py '$(OUT)'
 
 lint: $(VENV)/.installed-lint
 	@$(VENV)/bin/ruff check --quiet .
@@ -85,7 +130,7 @@ lint: $(VENV)/.installed-lint
 
 # libstdc++ is preloaded too, or else AddressSanitizer does not find the __cxa_throw it has to intercept.
 sanitize: $(VENV)/.installed-test $(NATIVE_STAMP)
-	@CMAKE_ARGS='-DCMAKE_BUILD_TYPE=Sanitize -DVAE_EXT_SANITIZE=address,undefined' \
+	@BUILD_CUDA=0 CMAKE_ARGS='-DCMAKE_BUILD_TYPE=Sanitize -DVAE_EXT_SANITIZE=address,undefined' \
 	  $(PY) setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp $(SANITIZED)
 	@LD_PRELOAD='$(call preload,libasan.so) $(call preload,libstdc++.so)' \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 \

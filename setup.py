@@ -38,19 +38,20 @@ def decide_cuda(torch) -> CudaDecision:
         torch.__version__,
         torch.version.cuda,
         nvcc and build_config.nvcc_version(nvcc),
-        has_kernels=any((ROOT / "csrc" / "cuda").glob("*.cu")),
     )
 
 
-def cmake_options(torch) -> list[str]:
+def cmake_options(torch, cuda: bool) -> list[str]:
     """Everything that decides what CMake builds."""
     build_config.check_python_headers(sysconfig.get_path("include"))
+    compiler = build_config.find_compiler(os.environ)
     options = [
         "-DCMAKE_BUILD_TYPE=Release",
-        f"-DCMAKE_CXX_COMPILER={build_config.find_compiler(os.environ)}",
+        f"-DCMAKE_CXX_COMPILER={compiler}",
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-DTORCH_DIR={Path(torch.__file__).parent}",
         f"-DTORCH_VERSION={torch.__version__}",
+        *(build_config.cuda_options(os.environ, compiler) if cuda else []),
     ]
     ninja = build_config.find_program("ninja")
     options += ["-GNinja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else ["-GUnix Makefiles"]
@@ -65,7 +66,7 @@ def build_native() -> Path:
     cmake = build_config.find_program("cmake")
     if cmake is None:
         raise BuildError("cmake was not found: install it with `pip install cmake`.")
-    options = cmake_options(torch)
+    options = cmake_options(torch, decision.enabled)
     digest = hashlib.sha256(repr([platform.machine(), *options]).encode()).hexdigest()[:8]
     folder = ROOT / "build" / f"{sys.implementation.cache_tag}-{digest}"
     jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))

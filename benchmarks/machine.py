@@ -22,7 +22,8 @@ from vae_ext import _native
 QUIET_CORES = 0.15
 
 _ROOT = Path(__file__).parent.parent
-_BANDWIDTH_FLOATS = 128 * 1024**2
+# On a CUDA device many times what its cache holds.
+_BANDWIDTH_FLOATS = {"cpu": 128 * 1024**2, "cuda": 1024**3}
 _BANDWIDTH_CALLS = 15
 
 
@@ -34,9 +35,9 @@ class Bandwidth:
     copy: float  # counting what is read and what is written
 
 
-def measure_bandwidth() -> Bandwidth:
-    """Reads and copies half a gibibyte in the ways that torch has, and takes the best."""
-    source, destination = torch.ones(2, _BANDWIDTH_FLOATS)
+def measure_bandwidth(device: str) -> Bandwidth:
+    """Reads and copies half a gibibyte, or four, in the ways that torch has, and takes the best."""
+    source, destination = torch.ones(2, _BANDWIDTH_FLOATS[device], device=device)
     readers: list[tuple[Callable[[], object], int]] = [
         (source.sum, source.nbytes),
         (lambda: torch.linalg.vector_norm(source), source.nbytes),
@@ -76,16 +77,19 @@ def _own_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def available_memory() -> int:
-    """The memory that can be had without swapping, in bytes."""
+def available_memory(device: str) -> int:
+    """The memory that can be had, on the CPU without swapping, in bytes."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
     kibibytes = _field("/proc/meminfo", "MemAvailable").split()[0]
     return int(kibibytes) * 1024
 
 
-def describe() -> dict[str, Any]:
+def describe(device: str) -> dict[str, Any]:
     """What a result depends on."""
     native = _native.load()
-    return {
+    gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device == "cuda" else {}
+    return gpu | {
         "cpu": _field("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),

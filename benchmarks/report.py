@@ -52,7 +52,7 @@ class Report:
 
     def compare(self, measurement: Measurement) -> dict[str, Comparison]:
         """The speed against each peer, and the share of the bandwidth where memory is what it works on."""
-        wanted = target(measurement.workload, self.dtype)
+        wanted = target(measurement.workload, self.dtype, self.settings["device"])
         compared = {
             "eager": Comparison(measurement.speedup("eager"), wanted.eager),
             "compile": Comparison(measurement.speedup("compile"), wanted.compile),
@@ -75,6 +75,8 @@ class Report:
     def conditions(self) -> Iterator[str]:
         """Where and how it was measured."""
         machine = self.settings["machine"]
+        if "gpu" in machine:
+            yield f"{machine['gpu']}, CUDA {machine['cuda']}"
         yield (
             f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['isa']};"
             f" {_dtype_name(self.dtype)}; allocator {self.settings['allocator']}"

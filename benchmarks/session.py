@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks import machine
+from benchmarks.figures import draw
 from benchmarks.report import Report
 from benchmarks.suite import check, chosen, fresh_compiler, gate, measure
 from benchmarks.timing import Effort
@@ -31,6 +32,7 @@ class Options:
     only: str
     quick: bool
     threads: int | None
+    device: str
     dtype: str
     allocator: str
     force: bool
@@ -41,29 +43,34 @@ def run(options: Options) -> None:
     """Measures what `options` ask for and shows it.
 
     Raises:
-        UserError: the machine is busy, an operator is wrong, or nothing is left to measure.
+        UserError: the machine is busy, there is no such device, an operator is wrong, or nothing is left to measure.
     """
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE)
     dtype: torch.dtype = getattr(torch, options.dtype)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device is cuda, but torch {torch.__version__} sees no CUDA device")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-    workloads, left_out = _fitting(chosen(options.only), dtype)
+    workloads, left_out = _fitting(chosen(options.only, options.device), dtype, options.device)
     _expect_quiet(console, options.force)
 
     operators = {workload.operator for workload in workloads}
     for case in _shown(console, "correctness", {case.id: case for case in gate(operators, dtype)}):
-        check(case, dtype)
+        check(case, dtype, options.device)
 
     load = machine.OtherLoad()
-    bandwidth = machine.measure_bandwidth()
+    bandwidth = machine.measure_bandwidth(options.device)
     effort = Effort(seconds=0.1, rounds=6) if options.quick else Effort(seconds=1.5, rounds=24)
     named = {workload.name: workload for workload in workloads}
     with fresh_compiler():
-        measurements = [measure(workload, dtype, effort) for workload in _shown(console, "speed", named)]
+        measurements = [
+            measure(workload, dtype, options.device, effort) for workload in _shown(console, "speed", named)
+        ]
     settings = {
-        "machine": machine.describe(),
+        "machine": machine.describe(options.device),
+        "device": options.device,
         "allocator": options.allocator,
         "quick": options.quick,
         "cores_busy_with_others": load.cores(),
@@ -71,13 +78,15 @@ def run(options: Options) -> None:
     }
     report = Report(measurements, bandwidth, dtype, settings)
     if options.out is not None:
-        (options.out / "results.json").write_text(json.dumps(report.document(), indent=2) + "\n")
+        document = report.document()
+        (options.out / "results.json").write_text(json.dumps(document, indent=2) + "\n")
+        draw(document, options.out)
     console.print(*report.conditions(), report.table(), *report.misses(), sep="\n", highlight=False)
 
 
-def _fitting(workloads: Sequence[Workload], dtype: torch.dtype) -> tuple[list[Workload], list[Workload]]:
+def _fitting(workloads: Sequence[Workload], dtype: torch.dtype, device: str) -> tuple[list[Workload], list[Workload]]:
     """The workloads that there is memory for, and the others."""
-    available = machine.available_memory()
+    available = machine.available_memory(device)
     fitting = [workload for workload in workloads if workload.memory_needed(dtype) <= available]
     left_out = [workload for workload in workloads if workload not in fitting]
     if not fitting:

@@ -14,7 +14,7 @@ import torch
 
 import vae_ext
 from benchmarks.timing import Call, Effort, Timing, interleave, seconds_of
-from benchmarks.workloads import SUITE, Inputs, Operator, Sizes, Workload
+from benchmarks.workloads import SUITES, Inputs, Sizes, Workload, operator_of, parts_of
 from tests import accuracy
 from tests.cases import Case, select
 from tests.memory import peak_bytes
@@ -22,11 +22,9 @@ from vae_ext import reference
 from vae_ext.errors import UserError
 
 CONTESTANTS = ("eager", "compile", "ours")
-# What the bound of a call is made of: the least that any call through torch takes, ours with next to nothing to
-# compute, and ours on as many rows as one core does alone.
-PARTS = ("torch", "call", "core")
-# From here on a working set is beyond a core's own caches: what the shared cache or memory gives is measured beside it.
-_BEYOND_OWN_CACHES = 4 * 2**20
+# From here on a working set is beyond a core's own caches, or on a CUDA device beyond all: what the shared cache or
+# memory gives is measured beside it.
+_BEYOND_OWN_CACHES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 
 
 @dataclass(frozen=True)
@@ -47,41 +45,45 @@ class Measurement:
     def bound(self) -> float:
         """What ours would take, in µs, were it but the call and what all cores or the memory take for the work.
 
-        The work of a core is known from the rows that one does alone, in its own caches.
+        The work of a core is known from the rows that one does alone, in its own caches. A CUDA device works while the
+        next call is made, and its cores are not looked at.
         """
         part, call = self.workload.on_one_core(), self.timings["call"].p20
+        if "core" not in self.timings:
+            return max(call, self.timings["memory"].p20 if "memory" in self.timings else 0.0)
         work = (self.timings["core"].p20 - call) * self.workload.elements / part.elements
         cores = min(torch.get_num_threads(), math.ceil(self.workload.elements / part.elements))
         memory = self.timings["memory"].p20 if "memory" in self.timings else 0.0
         return call + max(work / cores, memory)
 
     def share_of_bandwidth(self) -> float | None:
-        """The time in which memory alone reads (fwd) or copies (fwd+bwd) as many bytes, over ours."""
+        """The time in which memory alone reads (fwd) or copies (fwd+bwd, CUDA) as many bytes, over ours."""
         return self.timings["memory"].p20 / self.timings["ours"].p20 if "memory" in self.timings else None
 
 
-def chosen(only: str) -> Sequence[Workload]:
+def chosen(only: str, device: str) -> Sequence[Workload]:
     """The workloads whose name the regular expression `only` is found in."""
     try:
         pattern = re.compile(only)
     except re.error as error:
         raise UserError(f"--only {only} is not a regular expression: {error}") from error
-    workloads = [workload for workload in SUITE if pattern.search(workload.name)]
+    workloads = [workload for workload in SUITES[device] if pattern.search(workload.name)]
     if not workloads:
-        raise UserError(f"--only {only} matches none of: {', '.join(workload.name for workload in SUITE)}")
+        raise UserError(f"--only {only} matches none of: {', '.join(workload.name for workload in SUITES[device])}")
     return workloads
 
 
 def gate(operators: Collection[str], dtype: torch.dtype) -> list[Case]:
     """The registered cases that have to be right before anything is measured."""
     float16_overflows = ("extreme", "saturated") if dtype == torch.float16 else ()
-    return [case for case in select(*operators) if case.values not in float16_overflows]
+    parts = {part for operator in operators for part in parts_of(operator)}
+    return [case for case in select(*parts) if case.values not in float16_overflows]
 
 
-def check(case: Case, dtype: torch.dtype) -> None:
+def check(case: Case, dtype: torch.dtype, device: str) -> None:
     """Raises UserError unless values and gradients of the fused operator are accurate in `case`."""
     try:
-        accuracy.check(case, case.make(dtype=dtype, requires_grad=True))
+        accuracy.check(case, case.make(dtype=dtype, device=device, requires_grad=True))
     except Exception as error:
         raise UserError(f"nothing was measured, because {case.id} is wrong in {dtype}: {error}") from error
 
@@ -95,45 +97,48 @@ def fresh_compiler() -> Iterator[None]:
         yield
 
 
-def measure(workload: Workload, dtype: torch.dtype, effort: Effort) -> Measurement:
+def measure(workload: Workload, dtype: torch.dtype, device: str, effort: Effort) -> Measurement:
     """Times the three contestants on the same inputs, each drawing its own noise, and what bounds ours."""
     torch.manual_seed(0)
     torch.compiler.reset()
-    eager: Operator = getattr(reference, workload.operator)
-    compiled: Operator = torch.compile(eager, dynamic=False, fullgraph=True)
-    ours: Operator = getattr(vae_ext, workload.operator)
+    eager, ours = operator_of(reference, workload.operator), operator_of(vae_ext, workload.operator)
+    compiled = torch.compile(eager, dynamic=False, fullgraph=True)
 
-    inputs = Inputs(workload, dtype)
+    inputs = Inputs(workload, dtype, device)
     calls = {name: inputs.call(operator) for name, operator in zip(CONTESTANTS, (eager, compiled, ours), strict=True)}
     compile_seconds = seconds_of(calls["compile"])
     sizes = inputs.sizes(ours)
-    memory = {"memory": _memory(sizes.moved, workload.direction)} if sizes.moved >= _BEYOND_OWN_CACHES else {}
-    shortened = (workload.call_alone(), workload.on_one_core())
-    parts = [_torch_alone(workload.direction), *(Inputs(part, dtype).call(ours) for part in shortened)]
-    everything = calls | memory | dict(zip(PARTS, parts, strict=True))
-    timings, page_faults_per_round = interleave(everything, effort)
+    memory = {}
+    if sizes.moved >= _BEYOND_OWN_CACHES[device]:
+        memory["memory"] = _memory(sizes.moved, workload.direction, device)
+    # The least that any call through torch takes, ours with next to nothing to compute, and on one core's share.
+    parts = {"torch": _torch_alone(workload.direction, device)}
+    parts["call"] = Inputs(workload.call_alone(), dtype, device).call(ours)
+    if device == "cpu":
+        parts["core"] = Inputs(workload.on_one_core(), dtype, device).call(ours)
+    timings, page_faults_per_round = interleave(calls | memory | parts, effort)
     return Measurement(
         workload,
         timings,
-        {name: peak_bytes(call)[0] for name, call in calls.items()},
+        {name: peak_bytes(call, device)[0] for name, call in calls.items()},
         sizes,
         compile_seconds,
         page_faults_per_round,
     )
 
 
-def _torch_alone(direction: str) -> Call:
+def _torch_alone(direction: str, device: str) -> Call:
     """An addition of two numbers, and its gradients: no operator of two arguments takes less."""
-    a, b, grad = torch.ones(3, 1, 1)
+    a, b, grad = torch.ones(3, 1, 1, device=device)
     if direction == "fwd":
         return lambda: a + b
     wanted = (a.requires_grad_(), b.requires_grad_())
     return lambda: torch.autograd.grad(a + b, wanted, grad)
 
 
-def _memory(moved: int, direction: str) -> Call:
-    """Reads so many bytes, or copies half as many."""
-    if direction == "fwd":
+def _memory(moved: int, direction: str, device: str) -> Call:
+    """Reads so many bytes, or copies half as many, which is what a CUDA device's memory is best at."""
+    if direction == "fwd" and device == "cpu":
         return torch.ones(moved // 4).sum
-    source, destination = torch.ones(2, moved // 8)
+    source, destination = torch.ones(2, moved // 8, device=device)
     return lambda: destination.copy_(source)

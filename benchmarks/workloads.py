@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from tests.cases import Case, Result, as_tuple, cotangents
+from tests.cases import SAMPLERS, Case, Result, as_tuple, cotangents
+from vae_ext import reference
 
 Pass: TypeAlias = Literal["fwd", "fwd+bwd"]
 Operator: TypeAlias = Callable[..., Result]
@@ -23,6 +25,29 @@ _ELEMENTS_OF_ONE_CORE = 8192
 
 # A gradient that is the same for every value of an argument does not read it.
 _UNREAD_IN_BACKWARD = {"normal_rsample": ("mean",)}
+
+
+# What a training step minimises, and the operators that it is made of; its shape is that of the data.
+_PARTS = {"loss": ("normal_rsample_kl", "bernoulli_log_prob")}
+_LATENT_DIM = 20
+
+
+def operator_of(module: ModuleType, name: str) -> Operator:
+    """The operator of `vae_ext` or of its reference; the loss comes with z, through which the decoder's gradient is."""
+    if name not in _PARTS:
+        operator: Operator = getattr(module, name)
+        return operator
+
+    def loss(mean: Tensor, log_var: Tensor, logits: Tensor, x: Tensor) -> Result:
+        z, kl = module.normal_rsample_kl(mean, log_var)
+        return z, kl - module.bernoulli_log_prob(logits, x)
+
+    return loss
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The operators that have to be right for it."""
+    return _PARTS.get(name, (name,))
 
 
 @dataclass(frozen=True)
@@ -40,6 +65,9 @@ class Workload:
     def case(self) -> Case:
         """How the registry of the tests would say it."""
         roles = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
+        if self.operator == "loss":
+            latent = (self.shape[0], min(_LATENT_DIM, self.shape[1]))
+            return Case("loss", {"mean": latent, "scale": latent, "logits": self.shape, "x": self.shape})
         return Case(self.operator, dict.fromkeys(roles.get(self.operator, ("mean", "scale")), self.shape))
 
     @property
@@ -72,16 +100,16 @@ class Sizes:
 class Inputs:
     """What the contestants of one workload are called with."""
 
-    def __init__(self, workload: Workload, dtype: torch.dtype) -> None:
+    def __init__(self, workload: Workload, dtype: torch.dtype, device: str) -> None:
         case = workload.case()
-        made = case.make(dtype=dtype)
+        made = case.make(dtype=dtype, device=device)
         # The rest of what a case makes is the state of the noise: here each contestant draws its own.
         self.arguments: dict[str, Tensor] = {name: made[name] for name in map(case.argument, case.shapes)}
         self.unread_in_backward = _UNREAD_IN_BACKWARD.get(workload.operator, ())
         self.wanted: list[Tensor] = []
         self.grads: tuple[Tensor, ...] = ()
         if workload.direction == "fwd+bwd":
-            self.grads = cotangents(as_tuple(case.reference(**self.arguments)))
+            self.grads = cotangents(as_tuple(operator_of(reference, workload.operator)(**self.arguments)))
             self.wanted = [self.arguments[name].requires_grad_() for name in self.arguments if name != "x"]
 
     def call(self, operator: Operator) -> Callable[[], tuple[Tensor, ...]]:
@@ -114,6 +142,10 @@ class Target:
     bandwidth: float = 0.0
 
 
+# On a CUDA device, in float32, where memory is what bounds a call.
+_CUDA_TARGETS = {"normal_rsample": Target(3, bandwidth=0.75), "loss": Target(5)}
+_CUDA_TARGET = Target(3, bandwidth=0.85)
+
 # On two AVX-512 cores, in float32, with the allocator pinned. Elsewhere: not slower than either peer.
 _TARGETS = {
     Workload("bernoulli_log_prob", (1024, 784), "fwd"): Target(9, 8),
@@ -131,8 +163,10 @@ _TARGETS = {
 }
 
 
-def target(workload: Workload, dtype: torch.dtype) -> Target:
+def target(workload: Workload, dtype: torch.dtype, device: str) -> Target:
     """What ours has to reach."""
+    if device == "cuda":
+        return _CUDA_TARGETS.get(workload.operator, _CUDA_TARGET) if dtype == torch.float32 else Target()
     return _TARGETS.get(workload, Target()) if dtype == torch.float32 else Target()
 
 
@@ -148,7 +182,21 @@ def _suite() -> Iterator[Workload]:
             yield Workload(operator, shape, direction)
 
 
-SUITE = tuple(_suite())
+def _cuda_suite() -> Iterator[Workload]:
+    """A small minibatch, which is all launches, and hundreds of megabytes."""
+    operators = ("bernoulli_log_prob", "normal_log_prob", "normal_kl", *SAMPLERS)
+    directions: tuple[Pass, ...] = ("fwd", "fwd+bwd")
+    for operator, direction in itertools.product(operators, directions):
+        small = 784 if operator.endswith("log_prob") else 20
+        for shape in ((100, small), (131072, 784)):
+            yield Workload(operator, shape, direction)
+    for shape in ((1024, 784), (8192, 12288)):
+        yield Workload("bernoulli_log_prob", shape, "fwd+bwd")
+    for shape in ((100, 784), (8192, 784)):
+        yield Workload("loss", shape, "fwd+bwd")
+
+
+SUITES = {"cpu": tuple(_suite()), "cuda": tuple(_cuda_suite())}
 
 
 def _nbytes(tensors: Iterable[Tensor]) -> int:

@@ -34,7 +34,8 @@ py::dict build_info() {
   info["compiler"] = VAE_EXT_COMPILER;
   info["build_type"] = VAE_EXT_BUILD_TYPE;
   info["build_dir"] = VAE_EXT_BUILD_DIR;
-  info["cuda"] = py::none();
+  info["cuda"] = none_if_empty(VAE_EXT_CUDA_VERSION);
+  info["cuda_architectures"] = split(VAE_EXT_CUDA_ARCHITECTURES, ',');
   info["isas"] = split(VAE_EXT_ISAS, ',');
   info["commit"] = none_if_empty(VAE_EXT_COMMIT);
   info["sanitizers"] = none_if_empty(VAE_EXT_SANITIZERS);

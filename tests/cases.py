@@ -91,11 +91,15 @@ class Case:
     def make(
         self,
         dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         seed: int = 0,
         requires_grad: bool = False,
     ) -> dict[str, Any]:
-        """The keyword arguments: tensors of `dtype` on `device`, the same for the same `seed`."""
+        """The keyword arguments: tensors of `dtype` on `device` (torch's default one), the same for the same `seed`.
+
+        The numbers are drawn on the CPU, so that they are the same on every device.
+        """
+        device = torch.get_default_device() if device is None else device
         generator = torch.Generator().manual_seed(seed)
         kwargs: dict[str, Any] = {}
         for role, value in self._values(generator).items():
@@ -110,7 +114,7 @@ class Case:
         if self.event_ndim is not None:
             kwargs["event_ndim"] = self.event_ndim
         if self.is_sampler:
-            rng_state = torch.randint(0, 2**63 - 1, (2,), dtype=torch.int64, generator=generator)
+            rng_state = torch.randint(0, 2**63 - 1, (2,), dtype=torch.int64, generator=generator, device="cpu")
             kwargs |= {
                 "num_samples": self.num_samples,
                 "rng_state": rng_state.to(device),
@@ -160,10 +164,10 @@ class Case:
         """Every role's values in float64, contiguous."""
 
         def normal(role: str) -> Tensor:
-            return torch.randn(self.shapes[role] or (), dtype=torch.float64, generator=generator)
+            return torch.randn(self.shapes[role] or (), dtype=torch.float64, generator=generator, device="cpu")
 
         def uniform(role: str) -> Tensor:
-            return torch.rand(self.shapes[role] or (), dtype=torch.float64, generator=generator)
+            return torch.rand(self.shapes[role] or (), dtype=torch.float64, generator=generator, device="cpu")
 
         values: dict[str, Tensor] = {}
         for role in self.shapes:
@@ -230,7 +234,9 @@ def cotangents(outputs: tuple[Tensor, ...], seed: int = 1) -> tuple[Tensor, ...]
     """One random gradient per output, in its dtype."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(
-        torch.randn(output.shape, dtype=torch.float64, generator=generator).to(output.dtype).to(output.device)
+        torch.randn(output.shape, dtype=torch.float64, generator=generator, device="cpu")
+        .to(output.dtype)
+        .to(output.device)
         for output in outputs
     )
 

@@ -8,6 +8,32 @@ import hypothesis
 import pytest
 import torch
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where tests run: cpu, or cuda, less what is about the CPU")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tensors are made on the device asked for, those in the arguments of a test too."""
+    config.addinivalue_line("markers", "cpu_only(reason): not for --device cuda, and why")
+    config.addinivalue_line("markers", "large: takes many gigabytes, so not beside others")
+    device = config.getoption("--device")
+    if device == "cpu":
+        return
+    if not torch.cuda.is_available():
+        raise pytest.UsageError(f"--device is {device}, but torch {torch.__version__} sees no CUDA device")
+    torch.set_default_device(device)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--device") == "cpu":
+        return
+    for item in items:
+        marker = item.get_closest_marker("cpu_only")
+        if marker is not None:
+            item.add_marker(pytest.mark.skip(reason=f"not for --device cuda: {marker.args[0]}"))
+
+
 hypothesis.settings.register_profile("vae_ext", derandomize=True, deadline=None, max_examples=60, database=None)
 hypothesis.settings.load_profile("vae_ext")
 

@@ -23,7 +23,7 @@ def digest(tensors: tuple[Tensor, ...]) -> str:
     """A hash of the tensors' bytes, shapes apart."""
     sha256 = hashlib.sha256()
     for tensor in tensors:
-        sha256.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        sha256.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes())
     return sha256.hexdigest()
 
 

@@ -13,6 +13,8 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from vae_ext import ops
 from vae_ext.aevb import VAE, VAEConfig, minibatch_bound, sgvb_b
 
+pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
+
 RNG_STATE = torch.tensor([12345, 678])
 
 

@@ -27,6 +27,8 @@ from vae_ext.aevb.run import RunDirectory, record_points, train
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 
+pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
+
 CPU = torch.device("cpu")
 
 

@@ -31,6 +31,8 @@ from vae_ext.cli import app
 from vae_ext.datasets import load_dataset
 from vae_ext.progress import PlainLines, make_display
 
+pytestmark = pytest.mark.cpu_only("starts commands, which choose a device themselves")
+
 SMALL = ("--samples", "3000", "--hidden", "16")
 PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
 COMMAND = (sys.executable, "-m", "vae_ext")

@@ -19,6 +19,8 @@ from vae_ext import datasets
 from vae_ext.datasets import load_dataset, read_idx
 from vae_ext.errors import UserError
 
+pytestmark = pytest.mark.cpu_only("about files")
+
 RNG = np.random.default_rng(0)
 
 

@@ -25,6 +25,8 @@ import vae_ext
 from tests.capabilities import CAPABILITIES, digests_under
 from vae_ext.arguments import ScaleKind
 
+pytestmark = pytest.mark.cpu_only("calls csrc/math on the CPU")
+
 Floats: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 

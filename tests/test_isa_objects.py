@@ -16,6 +16,7 @@ ISAS = ("Baseline", "Avx2", "Avx512")
 INFO = load().build_info()
 
 pytestmark = [
+    pytest.mark.cpu_only("about instruction sets of the CPU"),
     pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86-64 machine"),
     pytest.mark.skipif(not (shutil.which("nm") and shutil.which("objdump")), reason="no binutils"),
     pytest.mark.skipif(INFO["sanitizers"] is not None, reason="sanitizers add symbols of their own"),

@@ -56,14 +56,14 @@ def test_stream_constants_are_distinct_and_not_zero() -> None:
 @pytest.mark.parametrize("size", [1, 3, 4, 21, 64, 1030])
 @pytest.mark.parametrize(("first_row", "stream"), [(0, 0), (5, 1), (2**32 - 7, 3), (2**31 - 2, 2**31)])
 def test_noise_is_the_formula(rng_state: tuple[int, int], size: int, first_row: int, stream: int) -> None:
-    actual = _epsilon(rng_state, 3, 7, size, first_row=first_row, stream=stream).double().numpy()
+    actual = _epsilon(rng_state, 3, 7, size, first_row=first_row, stream=stream).double().cpu().numpy()
     rows = np.arange(first_row, first_row + 7)
     expected, radius = philox.epsilon(rng_state, range(3), rows, size, stream)
     assert np.all(np.abs(actual - expected) <= 4 * 2.0**-23 * radius)
 
 
 def test_noise_is_the_formula_for_the_last_row_and_far_samples() -> None:
-    actual = _epsilon((3, 4), 70_000, 1, 5, first_row=2**32 - 1).double().numpy()
+    actual = _epsilon((3, 4), 70_000, 1, 5, first_row=2**32 - 1).double().cpu().numpy()
     expected, radius = philox.epsilon((3, 4), range(70_000), [2**32 - 1], 5)
     assert np.all(np.abs(actual - expected) <= 4 * 2.0**-23 * radius)
 
@@ -99,6 +99,7 @@ def test_every_sampler_draws_the_same(operator: str) -> None:
 
 @pytest.mark.parametrize("size", [3, 20, 64, 1001])
 class TestInvariance:
+    @pytest.mark.cpu_only("about threads of the CPU")
     @pytest.mark.usefixtures("restored_threads")
     def test_to_the_number_of_threads(self, size: int) -> None:
         expected = _epsilon((1, 2), 4, 333, size)
@@ -134,7 +135,7 @@ def test_states_are_drawn_from_torchs_generator() -> None:
     assert not torch.equal(first, second)
     torch.manual_seed(3)
     assert torch.equal(vae_ext.make_rng_state(), first)
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(3)
     assert torch.equal(vae_ext.make_rng_state(generator), first)
 
 
@@ -148,7 +149,7 @@ def test_left_out_state_is_one_draw_from_torchs_generator(operator: str) -> None
     torch.manual_seed(3)
     state = vae_ext.make_rng_state()
     assert torch.equal(first, as_tuple(function(mean, log_var, rng_state=state))[0])
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(3)
     assert torch.equal(first, as_tuple(function(mean, log_var, generator=generator))[0])
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -171,7 +172,7 @@ def test_checkpointing_replays_the_noise() -> None:
 @pytest.fixture(scope="module")
 def draws() -> npt.NDArray[np.float64]:
     """A million numbers: 8 samples of 512 rows of 256 elements."""
-    return _epsilon((20131220, 6114), 8, 512, 256).double().numpy()
+    return _epsilon((20131220, 6114), 8, 512, 256).double().cpu().numpy()
 
 
 class TestStatistics:
@@ -218,7 +219,7 @@ class TestStatistics:
 
     def test_nothing_is_used_twice_where_groups_are_not_full(self) -> None:
         """Five elements leave three lanes of their second group unused; the next sample starts a new one."""
-        epsilon = _epsilon((1, 2), 64, 512, 5).numpy()
+        epsilon = _epsilon((1, 2), 64, 512, 5).cpu().numpy()
         pairs = np.ascontiguousarray(epsilon[..., :2].reshape(-1, 2))
         assert len(np.unique(pairs.view("V8"))) == len(pairs)
         assert len(np.unique(epsilon[..., 4])) > 0.998 * epsilon[..., 4].size
@@ -234,7 +235,8 @@ def test_different_seeds_offsets_rows_samples_and_streams_are_independent() -> N
     indices += [((seed, offset), 1 << bit, 0) for bit in (10, 20, 31)]
     indices += [((seed, offset), 0, stream) for stream in (1, 2, 3, 2**31)]
     blocks = [
-        _epsilon(state, 2, 64, 128, first_row=first_row, stream=stream).numpy() for state, first_row, stream in indices
+        _epsilon(state, 2, 64, 128, first_row=first_row, stream=stream).cpu().numpy()
+        for state, first_row, stream in indices
     ]
     groups = np.concatenate([block.reshape(-1, 4) for block in blocks])
     assert len(np.unique(np.ascontiguousarray(groups).view("V16"))) == len(groups)
@@ -244,7 +246,7 @@ def test_different_seeds_offsets_rows_samples_and_streams_are_independent() -> N
 
 
 def test_seeds_in_a_row_are_independent() -> None:
-    first_numbers = torch.stack([_epsilon((seed, 0), None, 1, 4)[0] for seed in range(4096)]).double().numpy()
+    first_numbers = torch.stack([_epsilon((seed, 0), None, 1, 4)[0] for seed in range(4096)]).double().cpu().numpy()
     assert stats.kstest(first_numbers.ravel(), "norm").pvalue > SIGNIFICANCE
     for lane in range(4):
         _assert_uncorrelated(first_numbers[1:, lane], first_numbers[:-1, lane])

@@ -47,7 +47,7 @@ def test_results_are_float32_or_float64(operator: str) -> None:
 
 @pytest.mark.parametrize("kind", SCALE_KINDS)
 def test_kl_near_collapse_keeps_its_digits(kind: ScaleKind) -> None:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     log_var = 1e-4 * torch.randn(16, 64, generator=generator)
     mean = 1e-5 * torch.randn(16, 64, generator=generator)
     scale = from_log_var(log_var, kind)

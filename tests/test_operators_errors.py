@@ -12,10 +12,13 @@ import torch
 
 import vae_ext
 from tests.cases import OPERATORS, SAMPLERS, Case
+from vae_ext import _native
 
 NORMAL_OPERATORS = (*SAMPLERS, "normal_kl", "normal_log_prob")
 WITH_PRIOR = ("normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio")
 ERRORS = (ValueError, TypeError, RuntimeError)
+DEVICE = torch.get_default_device().type
+BUILD = _native.load().build_info()
 # In place of an argument's value: leave it out.
 MISSING = object()
 
@@ -72,7 +75,7 @@ class TestPrior:
 
     @pytest.mark.parametrize("name", ["prior_mean", "prior_log_var"])
     def test_device(self, operator: str, name: str) -> None:
-        _assert_rejected(operator, name, "meta", "cpu", **{name: torch.zeros(4, 5, device="meta")})
+        _assert_rejected(operator, name, "meta", DEVICE, **{name: torch.zeros(4, 5, device="meta")})
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -114,7 +117,7 @@ class TestTensors:
 
     def test_devices_are_equal(self, operator: str) -> None:
         for name in _case(operator).differentiable[1:]:
-            _assert_rejected(operator, name, "meta", "cpu", **{name: torch.ones(4, 5, device="meta")})
+            _assert_rejected(operator, name, "meta", DEVICE, **{name: torch.ones(4, 5, device="meta")})
 
     def test_layout_is_dense(self, operator: str) -> None:
         name = _case(operator).differentiable[0]
@@ -272,3 +275,23 @@ def test_a_negative_scale_is_refused(name: str) -> None:
     scale: dict[str, Any] = {name: -1.0}
     with pytest.raises(ValueError, match=rf"{name} is -1\.0; expected 0 or more"):
         vae_ext.normal_rsample(torch.zeros(4, 3), **scale)
+
+
+CUDA_KERNELS = (*OPERATORS, *(f"{name}_backward" for name in OPERATORS))
+
+
+@pytest.mark.parametrize("name", CUDA_KERNELS)
+def test_every_operator_has_a_kernel_for_cuda_tensors(name: str) -> None:
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"vae_ext::{name}", "CUDA")
+
+
+@pytest.mark.skipif(BUILD["cuda"] is not None, reason="this library is built with CUDA")
+def test_a_build_without_cuda_says_how_to_get_another() -> None:
+    """CPU tensors stand for those that there may be no device for."""
+    mean, log_var = torch.zeros(2, 4, 5).unbind()
+    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    with pytest.raises(
+        RuntimeError, match=r"vae_ext::normal_kl was given a CUDA tensor, but .* BUILD_CUDA=1"
+    ) as caught:
+        torch.ops.vae_ext.normal_kl.default.redispatch(cuda, mean, log_var, None, None, "log_var", 1)
+    assert "\n" not in str(caught.value).strip()

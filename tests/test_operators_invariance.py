@@ -20,11 +20,13 @@ def expected_digests() -> dict[str, str]:
     return digests()
 
 
+@pytest.mark.cpu_only("about instruction sets of the CPU")
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_instruction_sets_agree(capability: str, expected_digests: dict[str, str]) -> None:
     _assert_same(digests_under(capability, "tests.outputs"), expected_digests)
 
 
+@pytest.mark.cpu_only("about threads of the CPU")
 @pytest.mark.usefixtures("restored_threads")
 @pytest.mark.parametrize("num_threads", [1, 7])
 def test_thread_counts_agree(num_threads: int, expected_digests: dict[str, str]) -> None:
@@ -38,6 +40,7 @@ def _assert_same(actual: dict[str, str], expected: dict[str, str]) -> None:
     assert not different, f"{len(different)} of {len(actual)} differ: {different[:10]}"
 
 
+@pytest.mark.cpu_only("about threads of the CPU")
 @pytest.mark.usefixtures("restored_threads")
 @pytest.mark.parametrize("size", [1_000_003, 3_000_000])
 def test_one_long_row_is_the_same_for_any_thread_count_in_float64(size: int) -> None:

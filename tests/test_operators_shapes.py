@@ -150,7 +150,7 @@ def test_autocast_changes_nothing(case: Case, dtype: torch.dtype) -> None:
     kwargs = case.make(dtype=dtype, requires_grad=True)
     expected = as_tuple(case.ours(**kwargs))
     expected_gradients = _gradients(case, kwargs, expected)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, dtype=torch.bfloat16):
         actual = as_tuple(case.ours(**kwargs))
         actual_gradients = _gradients(case, kwargs, actual)
     for first, second in zip((*actual, *actual_gradients), (*expected, *expected_gradients), strict=True):

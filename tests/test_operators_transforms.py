@@ -102,7 +102,7 @@ def _all_operators(
 
 
 def _arguments(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(batch)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(batch)
     encoded = torch.randn(batch, 14, generator=generator).requires_grad_()
     logits = torch.randn(batch, 19, generator=generator).requires_grad_()
     x = torch.rand(batch, 19, generator=generator).round()

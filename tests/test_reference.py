@@ -19,6 +19,8 @@ from tests.cases import SCALE_KINDS
 from vae_ext import reference
 from vae_ext.arguments import resolve_event_ndim, resolve_prior, resolve_scale
 
+pytestmark = pytest.mark.cpu_only("compares eager PyTorch with SciPy")
+
 OF_STD: dict[str, Callable[[Tensor], Tensor]] = {
     "log_var": lambda std: 2 * std.log(),
     "log_std": torch.log,

@@ -89,6 +89,12 @@ def cuda_request(env: Mapping[str, str]) -> str:
     return "1"
 
 
+def default_arch_list(nvcc: str) -> str:
+    """The TORCH_CUDA_ARCH_LIST to build for where none is given; PTX of the last one serves whatever comes after it."""
+    blackwell = tuple(map(int, nvcc.split("."))) >= (12, 8)
+    return "8.0 9.0 10.0 12.0+PTX" if blackwell else "8.0 9.0+PTX"
+
+
 def cuda_architectures(arch_list: str) -> list[str]:
     """Translates TORCH_CUDA_ARCH_LIST ("8.0 9.0a+PTX") to CMake's names (80-real, 90a-real, 90a-virtual)."""
     names = []
@@ -103,16 +109,27 @@ def cuda_architectures(arch_list: str) -> list[str]:
     return names
 
 
-def decide_cuda(
-    request: str, torch_version: str, torch_cuda: str | None, nvcc: str | None, has_kernels: bool
-) -> CudaDecision:
+def cuda_options(env: Mapping[str, str], compiler: str) -> list[str]:
+    """What CMake is told of a CUDA build that was decided for; `compiler` is the host's."""
+    nvcc = find_nvcc(env)
+    assert nvcc is not None
+    architectures = cuda_architectures(env.get("TORCH_CUDA_ARCH_LIST") or default_arch_list(nvcc_version(nvcc)))
+    return [
+        "-DVAE_EXT_CUDA=ON",
+        f"-DCMAKE_CUDA_COMPILER={nvcc}",
+        f"-DCMAKE_CUDA_HOST_COMPILER={compiler}",
+        f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}",
+    ]
+
+
+def decide_cuda(request: str, torch_version: str, torch_cuda: str | None, nvcc: str | None) -> CudaDecision:
     """Whether to build for CUDA and why; `nvcc` is the toolkit's version. No GPU is ever looked for.
 
     Raises BuildError if the request is "1" and cannot be met.
     """
     if request == "0":
         return CudaDecision(False, "BUILD_CUDA=0")
-    obstacle = cuda_obstacle(torch_version, torch_cuda, nvcc, has_kernels)
+    obstacle = cuda_obstacle(torch_version, torch_cuda, nvcc)
     if obstacle is None:
         return CudaDecision(True, f"torch {torch_version} is built with CUDA {torch_cuda} and nvcc is CUDA {nvcc}")
     if request == "1":
@@ -120,7 +137,7 @@ def decide_cuda(
     return CudaDecision(False, obstacle)
 
 
-def cuda_obstacle(torch_version: str, torch_cuda: str | None, nvcc: str | None, has_kernels: bool) -> str | None:
+def cuda_obstacle(torch_version: str, torch_cuda: str | None, nvcc: str | None) -> str | None:
     """What stands in the way of a CUDA build, with the remedy, or None."""
     if torch_cuda is None:
         return f"torch {torch_version} is built without CUDA"
@@ -131,6 +148,4 @@ def cuda_obstacle(torch_version: str, torch_cuda: str | None, nvcc: str | None, 
             f"nvcc is CUDA {nvcc} and torch {torch_version} is built with CUDA {torch_cuda} "
             f"(set CUDA_HOME to a CUDA {torch_cuda} toolkit, or install a torch for CUDA {nvcc})"
         )
-    if not has_kernels:
-        return "this version of vae_ext has no CUDA kernels yet (leave BUILD_CUDA at auto or 0)"
     return None

@@ -87,29 +87,28 @@ def _native() -> Iterator[Finding]:
 def _operators() -> Iterator[Finding]:
     """One operator, forward and backward, against the same formula in float64 eager PyTorch."""
     try:
-        error = _operator_error()
+        yield _self_check("self-check", "cpu")
     except ImportError:
         yield Finding("self-check", "not run: the operators cannot be imported", "mend what stands above first")
-        return
+
+
+def _self_check(name: str, device: str) -> Finding:
+    error = _operator_error(device)
     if error <= 1e-5:
-        yield Finding("self-check", f"bernoulli_log_prob agrees with the reference (relative error {error:.1e})")
-    else:
-        yield Finding(
-            "self-check",
-            f"bernoulli_log_prob is off by {error:.1e}",
-            "rebuild with `make build`, and report this",
-        )
+        return Finding(name, f"bernoulli_log_prob agrees with the reference (relative error {error:.1e})")
+    remedy = "rebuild with `make build`, and report this"
+    return Finding(name, f"bernoulli_log_prob is off by {error:.1e}", remedy)
 
 
-def _operator_error() -> float:
+def _operator_error(device: str) -> float:
     """The largest error of `bernoulli_log_prob` and its gradient, relative to the largest value."""
     import torch
 
     from vae_ext import ops, reference
 
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(4, 100, generator=generator)
-    x = torch.rand(4, 100, generator=generator)
+    logits = (3 * torch.randn(4, 100, generator=generator)).to(device)
+    x = torch.rand(4, 100, generator=generator).to(device)
 
     def value_and_gradient(operator: Callable[..., Any], dtype: torch.dtype) -> list[Any]:
         leaf = logits.to(dtype).requires_grad_()
@@ -132,7 +131,22 @@ def _cuda() -> Iterator[Finding]:
     elif not torch.cuda.is_available():
         yield Finding("cuda", f"torch has CUDA {torch.version.cuda} but sees no usable GPU; everything runs on the CPU")
     else:
-        yield Finding("cuda", f"{torch.version.cuda}, {torch.cuda.get_device_name()}")
+        capability = "{}.{}".format(*torch.cuda.get_device_capability())
+        yield Finding("cuda", f"{torch.version.cuda}, {torch.cuda.get_device_name()}, capability {capability}")
+        yield _cuda_kernels(capability)
+
+
+def _cuda_kernels(capability: str) -> Finding:
+    """The self-check on the current device."""
+    info = _load_native().build_info()
+    if info["cuda"] is None:
+        return Finding("cuda kernels", "none, vae_ext is built for the CPU alone; with nvcc, BUILD_CUDA=1 builds them")
+    try:
+        return _self_check("cuda kernels", "cuda")
+    except RuntimeError as error:
+        built = _readable(info["cuda_architectures"])
+        remedy = f"rebuild with TORCH_CUDA_ARCH_LIST={capability} (built for {built})"
+        return Finding("cuda kernels", _first_line(error), remedy)
 
 
 def _training() -> Iterator[Finding]:
@@ -157,4 +171,4 @@ def _first_line(error: Exception) -> str:
 def _readable(value: object) -> str:
     if value is None:
         return "none"
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(map(str, value)) or "none" if isinstance(value, (list, tuple)) else str(value)

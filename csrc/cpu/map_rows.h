@@ -1,6 +1,7 @@
 // Elementwise formulas over rows, and their sums over the replicas of a broadcast row: samplers and gradients.
 #pragma once
 
+#include "../math/formula.h"
 #include "noise_block.h"
 
 namespace vae_ext::cpu {
@@ -30,16 +31,6 @@ VAE_EXT_INLINE void apply_segment(const C* const* in, const C* row_value, C* con
   for (int o = 0; o < Formula::kOutputs; ++o)
     if (out[o]) store_partial(out[o] + j, r[o], rest);
 }
-
-// What a formula does for the samples after the first of a row: the same, unless it says otherwise.
-template <class Formula, class = void>
-struct LaterOf {
-  static constexpr bool kDiffers = false;
-};
-template <class Formula>
-struct LaterOf<Formula, decltype(void(sizeof(typename Formula::Later)))> {
-  static constexpr bool kDiffers = true;
-};
 
 template <class C>
 inline void add_to(C* sum, const C* term, int64_t n) {

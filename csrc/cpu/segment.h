@@ -13,13 +13,6 @@ namespace {
 template <class C>
 constexpr DType kDTypeOf = sizeof(C) == 4 ? DType::f32 : DType::f64;
 
-inline float bfloat16_to_float(uint16_t b) { return bits_float(static_cast<uint32_t>(b) << 16); }
-inline uint16_t float_to_bfloat16(float a) {
-  const uint32_t bits = float_bits(a);
-  const uint32_t rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
-  return static_cast<uint16_t>((a == a ? rounded : 0x7FC00000u) >> 16);
-}
-
 template <class C, class From>
 inline void widen(const From* from, int64_t n, C* to) {
   for (int64_t i = 0; i < n; ++i) to[i] = static_cast<C>(from[i]);

@@ -5,35 +5,13 @@
 //   the 16 lanes by halves, then spans in order, in double
 #pragma once
 
+#include "../math/formula.h"
 #include "segment.h"
 
 namespace vae_ext::cpu {
 namespace {
 
-// A term that is simply added.
-template <class Formula>
-struct Plain : Formula {
-  template <class V>
-  struct Sum {
-    V value;
-  };
-  template <class V>
-  static VAE_EXT_INLINE Sum<V> zero() {
-    return {constant<V>(0.0)};
-  }
-  template <class V>
-  static VAE_EXT_INLINE void add(Sum<V>& sum, const V* in) {
-    sum.value = sum.value + Formula::term(in);
-  }
-  template <class V>
-  static VAE_EXT_INLINE void merge(Sum<V>& sum, const Sum<V>& other) {
-    sum.value = sum.value + other.value;
-  }
-  template <class V>
-  static VAE_EXT_INLINE V value(const Sum<V>& sum) {
-    return sum.value;
-  }
-};
+static_assert(kSegment / kLanes <= kMaxTerms, "a lane sums its part of a segment before it takes the value");
 
 template <class Term, class C>
 VAE_EXT_INLINE Vec<C> sum_segment(const C* const* in, int64_t n) {

@@ -7,7 +7,7 @@ namespace vae_ext {
 
 // log p(x) = sum [x l - max(l, 0)] - log prod (1 + t),  t = e^-|l|.
 // The product is kept minus one, q' + 1 = (q + 1)(1 + t), so that a t below the precision of 1 still counts; one
-// logarithm then serves up to kFactors elements, since (1 + t) <= 2.
+// logarithm then serves up to kMaxTerms elements (formula.h), since (1 + t) <= 2.
 // in = logits, x.
 struct BernoulliLogProb {
   static constexpr int kInputs = 2;

@@ -17,7 +17,7 @@
 // For what is large and called from many places; in unnamed namespaces or static only.
 #define VAE_EXT_NOINLINE __attribute__((noinline, unused))
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if !defined(__CUDACC__) && (defined(__AVX512F__) || defined(__AVX2__))
 #include <immintrin.h>
 #endif
 
@@ -46,7 +46,11 @@ VAE_EXT_INLINE uint32_t select(bool mask, uint32_t a, uint32_t b) { return mask 
 VAE_EXT_INLINE uint32_t float_bits(float a) { return bit_cast<uint32_t>(a); }
 VAE_EXT_INLINE float bits_float(uint32_t a) { return bit_cast<float>(a); }
 // Of an integral value that fits; anything else gives some integer, never a trap.
+#if defined(__CUDA_ARCH__)
+VAE_EXT_INLINE int32_t to_int(float a) { return __float2int_rn(a); }
+#else
 VAE_EXT_INLINE int32_t to_int(float a) { return a > -2e9f && a < 2e9f ? static_cast<int32_t>(a) : 0; }
+#endif
 VAE_EXT_INLINE float to_float(int32_t a) { return static_cast<float>(a); }
 VAE_EXT_INLINE float to_float(uint32_t a) { return static_cast<float>(a); }
 VAE_EXT_INLINE int32_t as_int(uint32_t a) { return static_cast<int32_t>(a); }
@@ -57,12 +61,32 @@ VAE_EXT_INLINE float lesser_of(float a, float b) { return a < b ? a : b; }
 VAE_EXT_INLINE uint32_t pair_words(uint32_t a) { return a; }
 VAE_EXT_INLINE uint32_t unpair_words(uint32_t a) { return a; }
 VAE_EXT_INLINE void mul_wide(uint32_t a, uint32_t b, uint32_t* high, uint32_t* low) {
+  // A CUDA compiler makes this one instruction.
   const uint64_t product = static_cast<uint64_t>(a) * b;
   *high = static_cast<uint32_t>(product >> 32);
   *low = static_cast<uint32_t>(product);
 }
 
-// IEEE binary16, for machines without the instruction; rounds to nearest even, keeps NaN a quiet NaN.
+// bfloat16 and IEEE binary16. Both round to nearest even and keep a NaN a quiet NaN.
+VAE_EXT_INLINE float bfloat16_to_float(uint16_t b) { return bits_float(static_cast<uint32_t>(b) << 16); }
+VAE_EXT_INLINE uint16_t float_to_bfloat16(float a) {
+  const uint32_t bits = float_bits(a);
+  const uint32_t rounded = bits + 0x7FFFu + (bits >> 16 & 1u);
+  return static_cast<uint16_t>((a == a ? rounded : 0x7FC00000u) >> 16);
+}
+#if defined(__CUDA_ARCH__)
+VAE_EXT_INLINE float half_to_float(uint16_t h) {
+  float a;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(a) : "h"(h));
+  return a;
+}
+VAE_EXT_INLINE uint16_t float_to_half(float a) {
+  uint16_t h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(a));
+  return h;
+}
+#else
+// For machines without the instruction.
 VAE_EXT_INLINE float half_to_float(uint16_t h) {
   const uint32_t sign = (h & 0x8000u) << 16, magnitude = h & 0x7FFFu;
   if (magnitude >= 0x7C00u) {
@@ -82,6 +106,7 @@ VAE_EXT_INLINE uint16_t float_to_half(float a) {
   }
   return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xFFFu + (magnitude >> 13 & 1u)) >> 13));
 }
+#endif
 
 // The 16-lane vector.
 

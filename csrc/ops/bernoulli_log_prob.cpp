@@ -7,22 +7,25 @@ namespace {
 
 using Wanted = std::array<bool, 2>;
 
+constexpr Kernel kForward = kOnEachDevice<&cpu::Kernels::bernoulli_log_prob, cuda::bernoulli_log_prob>;
+constexpr Kernel kBackward =
+    kOnEachDevice<&cpu::Kernels::bernoulli_log_prob_backward, cuda::bernoulli_log_prob_backward>;
+
 Layout layout_of(const Tensor& logits, const Tensor& x, int64_t event_ndim) {
   return Layout(event_ndim, {{"logits", logits}, {"x", x, Role::data}});
 }
 
 Tensor forward(const Tensor& logits, const Tensor& x, int64_t event_ndim) {
   const Layout layout = layout_of(logits, x, event_ndim);
-  return sum_rows(&cpu::Kernels::bernoulli_log_prob, layout, Spec{}, with_dense_events({logits, x}, event_ndim));
+  return sum_rows(kForward, layout, Spec{}, with_dense_events({logits, x}, event_ndim));
 }
 
 std::vector<Tensor> backward(const Tensor& grad, const Tensor& logits, const Tensor& x, int64_t event_ndim,
                              Wanted wanted) {
   const Layout layout = layout_of(logits, x, event_ndim);
-  return only_wanted(
-      gradients(&cpu::Kernels::bernoulli_log_prob_backward, layout, Spec{}, with_dense_events({logits, x}, event_ndim),
-                row_gradient(layout, "grad", grad), {logits, x}, wanted),
-      wanted);
+  return only_wanted(gradients(kBackward, layout, Spec{}, with_dense_events({logits, x}, event_ndim),
+                               row_gradient(layout, "grad", grad), {logits, x}, wanted),
+                     wanted);
 }
 
 class BernoulliLogProbBackward : public torch::autograd::Function<BernoulliLogProbBackward> {
@@ -61,8 +64,8 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
   m.def("bernoulli_log_prob(Tensor logits, Tensor x, int event_ndim) -> Tensor", {at::Tag::pt2_compliant_tag});
   m.def("bernoulli_log_prob_backward(Tensor grad, Tensor logits, Tensor x, int event_ndim, bool[2] wanted) -> Tensor[]",
         {at::Tag::pt2_compliant_tag});
-  m.impl("bernoulli_log_prob", c10::DispatchKey::CPU, TORCH_FN(forward));
-  m.impl("bernoulli_log_prob_backward", c10::DispatchKey::CPU, TORCH_FN(backward));
+  implement(m, "bernoulli_log_prob", TORCH_FN(forward));
+  implement(m, "bernoulli_log_prob_backward", TORCH_FN(backward));
   m.impl("bernoulli_log_prob", c10::DispatchKey::Autograd, TORCH_FN(autograd));
   // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
   m.impl("bernoulli_log_prob_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());

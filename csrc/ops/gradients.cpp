@@ -5,14 +5,18 @@
 namespace vae_ext {
 namespace {
 
-int64_t chunks_of(int64_t replicas) { return (replicas + cpu::kReplicaChunk - 1) / cpu::kReplicaChunk; }
+constexpr Kernel kSumReplicas = kOnEachDevice<&cpu::Kernels::sum_replicas, cuda::sum_replicas>;
+
+int64_t chunks_of(int64_t replicas, const at::Device& device) {
+  return (replicas + replica_chunk(device) - 1) / replica_chunk(device);
+}
 
 // A workspace [chunks, *result] in which each chunk of replicas left its sum: adds them up in order, chunk by chunk of
 // chunks where there are many.
 void sum_chunks(const Tensor& workspace, const Tensor& result) {
   const int64_t chunks = workspace.size(0), row = result.numel();
-  const bool last = chunks <= cpu::kReplicaChunk;
-  const Tensor sums = last ? result : at::empty({chunks_of(chunks), row}, workspace.options());
+  const bool last = chunks <= replica_chunk(workspace.device());
+  const Tensor sums = last ? result : at::empty({chunks_of(chunks, workspace.device()), row}, workspace.options());
   Problem problem;
   problem.wide = workspace.scalar_type() == at::kDouble;
   problem.rows.dims = problem.rows.reduced_dims = 1;
@@ -24,7 +28,7 @@ void sum_chunks(const Tensor& workspace, const Tensor& result) {
   problem.out[0].data = sums.mutable_data_ptr();
   problem.out[0].dtype = dtype_of(sums);
   problem.out[0].wanted = true;
-  run_map(&cpu::Kernels::sum_replicas, problem);
+  run_map(kSumReplicas, problem, workspace.device());
   if (!last) sum_chunks(sums, result);
 }
 
@@ -37,7 +41,8 @@ struct Target {
 
 class Gradients {
  public:
-  Gradients(Kernel kernel, const Layout& layout, const Spec& spec, at::TensorList inputs, const Tensor& row_value)
+  Gradients(const Kernel& kernel, const Layout& layout, const Spec& spec, at::TensorList inputs,
+            const Tensor& row_value)
       : kernel_(kernel), layout_(layout), spec_(spec), inputs_(inputs), row_value_(row_value) {}
 
   Tensor add(int slot, const Tensor& like) {
@@ -67,7 +72,7 @@ class Gradients {
     builder.inputs(inputs_);
     builder.row_value(row_value_);
     const int64_t replicas = replicas_of(reduced);
-    const int64_t chunks = chunks_of(replicas);
+    const int64_t chunks = chunks_of(replicas, layout_.options().device());
     if (replicas == 0 || builder.rows() == 0) {
       for (Target* target : targets) target->result.zero_();
       return;
@@ -77,7 +82,7 @@ class Gradients {
       const bool chunked = chunks > 1;
       builder.output(target->slot, chunked ? target->written.select(0, 0) : target->written, layout_.event_ndim());
     }
-    run_map(kernel_, builder.finish(reduced));
+    run_map(kernel_, builder.finish(reduced), layout_.options().device());
     for (Target* target : targets) collect(*target, chunks);
   }
 
@@ -126,15 +131,6 @@ class Gradients {
     if (scalar) sum_event(sum, target.result);
   }
 
-  static void sum_event(const Tensor& values, const Tensor& result) {
-    AT_DISPATCH_FLOATING_TYPES(values.scalar_type(), "sum_event", [&] {
-      const scalar_t* value = values.const_data_ptr<scalar_t>();
-      double total = 0.0;
-      for (int64_t j = 0; j < values.numel(); ++j) total += value[j];
-      result.fill_(total);
-    });
-  }
-
   const Kernel kernel_;
   const Layout& layout_;
   const Spec& spec_;
@@ -157,10 +153,11 @@ Tensor row_gradient(const Layout& layout, const char* name, const Tensor& grad, 
                     "; expected ", at::IntArrayRef(layout.shape(samples, false)));
   TORCH_CHECK_TYPE(grad.scalar_type() == layout.compute_type(), name, " is ", grad.scalar_type(), "; expected ",
                    layout.compute_type());
+  check_device(name, grad, "the first argument", layout.options().device());
   return grad;
 }
 
-std::vector<Tensor> gradients(Kernel kernel, const Layout& layout, const Spec& spec, at::TensorList inputs,
+std::vector<Tensor> gradients(const Kernel& kernel, const Layout& layout, const Spec& spec, at::TensorList inputs,
                               const Tensor& row_value, at::TensorList like, c10::ArrayRef<bool> wanted) {
   check_wanted(like, wanted);
   std::vector<Tensor> results(like.size());

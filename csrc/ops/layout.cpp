@@ -25,11 +25,6 @@ void check_dtype(const Argument& argument, const Argument& first) {
                    " is ", first.tensor.scalar_type(), "; both must have one dtype");
 }
 
-void check_device(const Argument& argument, const Argument& first) {
-  TORCH_CHECK(argument.tensor.device() == first.tensor.device(), argument.name, " is on ", argument.tensor.device(),
-              " but ", first.name, " is on ", first.tensor.device(), "; move both to one device");
-}
-
 bool is_event_dense(const Tensor& tensor, int64_t event_ndim) {
   if (is_scalar(tensor, event_ndim)) return true;
   int64_t expected = 1;
@@ -48,6 +43,11 @@ ScaleKind parse_kind(std::string_view kind) {
   if (kind == "std") return ScaleKind::std;
   if (kind == "var") return ScaleKind::var;
   TORCH_CHECK_VALUE(false, "kind is '", kind, "'; expected log_var, log_std, std or var");
+}
+
+void check_device(std::string_view name, const Tensor& tensor, std::string_view beside, const at::Device& device) {
+  TORCH_CHECK(tensor.device() == device, name, " is on ", tensor.device(), " but ", beside, " is on ", device,
+              "; move both to one device");
 }
 
 at::ScalarType compute_type_of(const Tensor& tensor) {
@@ -87,7 +87,7 @@ Layout::Layout(int64_t event_ndim, std::initializer_list<Argument> arguments) {
   for (const Argument& argument : arguments) {
     const Tensor& tensor = argument.tensor;
     if (!tensor.defined()) continue;
-    check_device(argument, first);
+    check_device(argument.name, tensor, first.name, first.tensor.device());
     check_dtype(argument, first);
     if (argument.role == Role::parameter && is_scalar(tensor, event_ndim)) continue;
     const int64_t batch_ndim = tensor.dim() - event_ndim;

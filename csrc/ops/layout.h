@@ -51,6 +51,9 @@ class Layout {
   at::TensorOptions options_;
 };
 
+// Is the tensor on the device of the argument named `beside`?
+void check_device(std::string_view name, const Tensor& tensor, std::string_view beside, const at::Device& device);
+
 // float64 for float64, else float32.
 at::ScalarType compute_type_of(const Tensor& tensor);
 

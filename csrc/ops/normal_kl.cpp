@@ -47,10 +47,12 @@ namespace {
 using Wanted = std::array<bool, 4>;
 using Kind = std::string_view;
 
+constexpr Kernel kForward = kOnEachDevice<&cpu::Kernels::normal_kl, cuda::normal_kl>;
+
 Tensor forward(const Tensor& mean, const Tensor& scale, const OptionalTensor& prior_mean,
                const OptionalTensor& prior_scale, Kind kind, int64_t event_ndim) {
   const KlArguments a{mean, scale, prior_mean, prior_scale, kind, event_ndim};
-  return sum_rows(&cpu::Kernels::normal_kl, kl_layout(a), kl_spec(a), kl_inputs(a));
+  return sum_rows(kForward, kl_layout(a), kl_spec(a), kl_inputs(a));
 }
 
 std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
@@ -59,9 +61,8 @@ std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tenso
   const KlArguments a{mean, scale, prior_mean, prior_scale, kind, event_ndim};
   const Layout layout = kl_layout(a);
   const variable_list inputs = kl_inputs(a);
-  return only_wanted(gradients(&cpu::Kernels::normal_kl_backward, layout, kl_spec(a), inputs,
-                               row_gradient(layout, "grad", grad), inputs, wanted),
-                     wanted);
+  return only_wanted(
+      gradients(kKlBackward, layout, kl_spec(a), inputs, row_gradient(layout, "grad", grad), inputs, wanted), wanted);
 }
 
 class NormalKlBackward : public torch::autograd::Function<NormalKlBackward> {
@@ -108,8 +109,8 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
       "normal_kl_backward(Tensor grad, Tensor mean, Tensor scale, Tensor? prior_mean, Tensor? prior_scale, str kind, "
       "int event_ndim, bool[4] wanted) -> Tensor[]",
       {at::Tag::pt2_compliant_tag});
-  m.impl("normal_kl", c10::DispatchKey::CPU, TORCH_FN(forward));
-  m.impl("normal_kl_backward", c10::DispatchKey::CPU, TORCH_FN(backward));
+  implement(m, "normal_kl", TORCH_FN(forward));
+  implement(m, "normal_kl_backward", TORCH_FN(backward));
   m.impl("normal_kl", c10::DispatchKey::Autograd, TORCH_FN(autograd));
   // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
   m.impl("normal_kl_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());

@@ -15,6 +15,8 @@ struct KlArguments {
   int64_t event_ndim;
 };
 
+constexpr Kernel kKlBackward = kOnEachDevice<&cpu::Kernels::normal_kl_backward, cuda::normal_kl_backward>;
+
 Layout kl_layout(const KlArguments& arguments);
 Spec kl_spec(const KlArguments& arguments);
 // mean, scale, prior mean, prior scale, with dense events.

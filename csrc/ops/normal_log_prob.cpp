@@ -8,6 +8,9 @@ namespace {
 using Wanted = std::array<bool, 3>;
 using Kind = std::string_view;
 
+constexpr Kernel kForward = kOnEachDevice<&cpu::Kernels::normal_log_prob, cuda::normal_log_prob>;
+constexpr Kernel kBackward = kOnEachDevice<&cpu::Kernels::normal_log_prob_backward, cuda::normal_log_prob_backward>;
+
 Layout layout_of(const Tensor& mean, const Tensor& scale, const Tensor& x, Kind kind, int64_t event_ndim) {
   return Layout(event_ndim, {{"mean", mean}, {std::string(kind), scale}, {"x", x, Role::data}});
 }
@@ -18,7 +21,7 @@ Tensor forward(const Tensor& mean, const Tensor& scale, const Tensor& x, Kind ki
   const Layout layout = layout_of(mean, scale, x, kind, event_ndim);
   spec.factor = -0.5;
   spec.constant = -0.5 * kLog2Pi * static_cast<double>(layout.event_size());
-  return sum_rows(&cpu::Kernels::normal_log_prob, layout, spec, with_dense_events({mean, scale, x}, event_ndim));
+  return sum_rows(kForward, layout, spec, with_dense_events({mean, scale, x}, event_ndim));
 }
 
 std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tensor& scale, const Tensor& x, Kind kind,
@@ -26,10 +29,9 @@ std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tenso
   Spec spec;
   spec.kind = parse_kind(kind);
   const Layout layout = layout_of(mean, scale, x, kind, event_ndim);
-  return only_wanted(
-      gradients(&cpu::Kernels::normal_log_prob_backward, layout, spec, with_dense_events({mean, scale, x}, event_ndim),
-                row_gradient(layout, "grad", grad), {mean, scale, x}, wanted),
-      wanted);
+  return only_wanted(gradients(kBackward, layout, spec, with_dense_events({mean, scale, x}, event_ndim),
+                               row_gradient(layout, "grad", grad), {mean, scale, x}, wanted),
+                     wanted);
 }
 
 std::vector<Tensor> differentiable_backward(const Tensor& grad, const variable_list& inputs, Kind kind,
@@ -82,8 +84,8 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
       "normal_log_prob_backward(Tensor grad, Tensor mean, Tensor scale, Tensor x, str kind, int event_ndim, "
       "bool[3] wanted) -> Tensor[]",
       {at::Tag::pt2_compliant_tag});
-  m.impl("normal_log_prob", c10::DispatchKey::CPU, TORCH_FN(forward));
-  m.impl("normal_log_prob_backward", c10::DispatchKey::CPU, TORCH_FN(backward));
+  implement(m, "normal_log_prob", TORCH_FN(forward));
+  implement(m, "normal_log_prob_backward", TORCH_FN(backward));
   m.impl("normal_log_prob", c10::DispatchKey::Autograd, TORCH_FN(autograd));
   // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
   m.impl("normal_log_prob_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());

@@ -12,6 +12,8 @@ using Kind = std::string_view;
 using Samples = std::optional<int64_t>;
 using SymSamples = std::optional<c10::SymInt>;
 
+constexpr Kernel kBackward = kOnEachDevice<&cpu::Kernels::normal_rsample_backward, cuda::normal_rsample_backward>;
+
 Layout layout_of(const Tensor& mean, const Tensor& scale, Kind kind, int64_t event_ndim) {
   return Layout(event_ndim, {{"mean", mean}, {std::string(kind), scale}});
 }
@@ -20,7 +22,7 @@ Tensor forward(const Tensor& mean, const Tensor& scale, const Tensor& rng_state,
                int64_t stream, Kind kind, int64_t event_ndim) {
   const Layout layout = layout_of(mean, scale, kind, event_ndim);
   const NoiseDraw draw{rng_state, first_row, stream};
-  const Spec spec = noise_spec(layout, draw, num_samples, kind);
+  const Spec spec = with_noise(Spec{parse_kind(kind)}, layout, draw, num_samples);
   const Tensor z = empty_samples(layout, num_samples);
   sample_rows(layout, spec, with_dense_events({mean, scale}, event_ndim), z);
   return z;
@@ -31,8 +33,8 @@ std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tenso
                              Wanted wanted) {
   const Layout layout = layout_of(mean, scale, kind, event_ndim);
   const NoiseDraw draw{rng_state, first_row, stream};
-  const Spec spec = noise_spec(layout, draw, num_samples, kind);
-  return only_wanted(gradients(&cpu::Kernels::normal_rsample_backward, layout, spec,
+  const Spec spec = with_noise(Spec{parse_kind(kind)}, layout, draw, num_samples);
+  return only_wanted(gradients(kBackward, layout, spec,
                                with_dense_events({scale, sample_gradient(layout, grad, num_samples)}, event_ndim),
                                Tensor(), {mean, scale}, wanted),
                      wanted);
@@ -93,8 +95,8 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
       "normal_rsample_backward(Tensor grad, Tensor mean, Tensor scale, Tensor rng_state, SymInt? num_samples, "
       "SymInt first_row, int stream, str kind, int event_ndim, bool[2] wanted) -> Tensor[]",
       {at::Tag::pt2_compliant_tag});
-  m.impl("normal_rsample", c10::DispatchKey::CPU, TORCH_FN(forward));
-  m.impl("normal_rsample_backward", c10::DispatchKey::CPU, TORCH_FN(backward));
+  implement(m, "normal_rsample", TORCH_FN(forward));
+  implement(m, "normal_rsample_backward", TORCH_FN(backward));
   m.impl("normal_rsample", c10::DispatchKey::Autograd, TORCH_FN(autograd));
   // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
   m.impl("normal_rsample_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
@@ -115,11 +117,9 @@ NoiseArguments saved_noise(AutogradContext* ctx, const Tensor& rng_state) {
   return {rng_state, num_samples, ctx->saved_data["first_row"].toSymInt(), ctx->saved_data["stream"].toInt()};
 }
 
-Spec noise_spec(const Layout& layout, const NoiseDraw& draw, Samples num_samples, std::string_view kind) {
+Spec with_noise(Spec spec, const Layout& layout, const NoiseDraw& draw, Samples num_samples) {
   check_noise(draw, layout.options().device(), c10::multiply_integers(layout.batch()), num_samples.value_or(1),
               layout.event_size());
-  Spec spec;
-  spec.kind = parse_kind(kind);
   spec.noise = &draw;
   spec.samples = num_samples;
   return spec;
@@ -135,6 +135,7 @@ Tensor sample_gradient(const Layout& layout, const Tensor& grad, Samples num_sam
                     at::IntArrayRef(shape));
   TORCH_CHECK_TYPE(grad.scalar_type() == at::typeMetaToScalarType(layout.options().dtype()), "the gradient of z is ",
                    grad.scalar_type(), "; expected ", layout.options().dtype());
+  check_device("the gradient of z", grad, "mean", layout.options().device());
   return grad;
 }
 

@@ -16,8 +16,8 @@ struct NoiseArguments {
 void save_noise(AutogradContext* ctx, const NoiseArguments& noise);
 NoiseArguments saved_noise(AutogradContext* ctx, const Tensor& rng_state);
 
-// Checks the draw against the layout and gives the spec of a sampling kernel. `draw` must outlive the spec.
-Spec noise_spec(const Layout& layout, const NoiseDraw& draw, std::optional<int64_t> num_samples, std::string_view kind);
+// Checks the draw against the layout and adds it to the spec of a sampling kernel, which `draw` must outlive.
+Spec with_noise(Spec spec, const Layout& layout, const NoiseDraw& draw, std::optional<int64_t> num_samples);
 
 Tensor empty_samples(const Layout& layout, std::optional<int64_t> num_samples);
 Tensor sample_gradient(const Layout& layout, const Tensor& grad, std::optional<int64_t> num_samples);

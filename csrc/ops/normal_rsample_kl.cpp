@@ -12,6 +12,9 @@ using Kind = std::string_view;
 using Samples = std::optional<int64_t>;
 using SymSamples = std::optional<c10::SymInt>;
 
+constexpr SampledSum kSampledKl{&cpu::Kernels::normal_kl, kOnCuda<cuda::normal_rsample_kl>, /*of_each_sample=*/false};
+constexpr Kernel kBackward = kOnEachDevice<&cpu::Kernels::normal_rsample_kl_backward, cuda::normal_rsample_kl_backward>;
+
 std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& scale, const OptionalTensor& prior_mean,
                                    const OptionalTensor& prior_scale, const Tensor& rng_state, Samples num_samples,
                                    int64_t first_row, int64_t stream, Kind kind, int64_t event_ndim) {
@@ -19,11 +22,9 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& scale, cons
   const Layout layout = kl_layout(a);
   check_prior_batch(layout, a);
   const NoiseDraw draw{rng_state, first_row, stream};
-  const Spec spec = noise_spec(layout, draw, num_samples, kind);
+  const Spec spec = with_noise(kl_spec(a), layout, draw, num_samples);
   const Tensor z = empty_samples(layout, num_samples);
-  const variable_list inputs = kl_inputs(a);
-  const Tensor kl =
-      sample_and_sum_rows(layout, spec, {inputs[0], inputs[1]}, z, &cpu::Kernels::normal_kl, kl_spec(a), inputs);
+  const Tensor kl = sample_and_sum_rows(kSampledKl, layout, spec, kl_inputs(a), z);
   return {z, kl};
 }
 
@@ -37,16 +38,15 @@ std::vector<Tensor> backward(const Tensor& grad_z, const Tensor& grad_kl, const 
   const variable_list inputs = kl_inputs(a);
   const Tensor row_value = row_gradient(layout, "grad_kl", grad_kl);
   const NoiseDraw draw{rng_state, first_row, stream};
-  Spec both = noise_spec(layout, draw, num_samples, kind);
-  both.prior_scale = kl.prior_scale;
+  const Spec both = with_noise(kl, layout, draw, num_samples);
 
   const std::array<bool, 2> posterior_wanted{wanted[0], wanted[1]};
   variable_list both_inputs = inputs;
   both_inputs.push_back(with_dense_events({sample_gradient(layout, grad_z, num_samples)}, event_ndim).front());
-  std::vector<Tensor> results = gradients(&cpu::Kernels::normal_rsample_kl_backward, layout, both, both_inputs,
-                                          row_value, {mean, scale}, posterior_wanted);
+  std::vector<Tensor> results =
+      gradients(kBackward, layout, both, both_inputs, row_value, {mean, scale}, posterior_wanted);
   // The prior's gradients come from the KL alone.
-  const std::vector<Tensor> prior = gradients(&cpu::Kernels::normal_kl_backward, layout, kl, inputs, row_value, inputs,
+  const std::vector<Tensor> prior = gradients(kKlBackward, layout, kl, inputs, row_value, inputs,
                                               std::array<bool, 4>{false, false, wanted[2], wanted[3]});
   results.insert(results.end(), prior.begin() + 2, prior.end());
   return only_wanted(std::move(results), wanted);
@@ -154,8 +154,8 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
       "Tensor? prior_scale, Tensor rng_state, SymInt? num_samples, SymInt first_row, int stream, str kind, "
       "int event_ndim, bool[4] wanted) -> Tensor[]",
       {at::Tag::pt2_compliant_tag});
-  m.impl("normal_rsample_kl", c10::DispatchKey::CPU, TORCH_FN(forward));
-  m.impl("normal_rsample_kl_backward", c10::DispatchKey::CPU, TORCH_FN(backward));
+  implement(m, "normal_rsample_kl", TORCH_FN(forward));
+  implement(m, "normal_rsample_kl_backward", TORCH_FN(backward));
   m.impl("normal_rsample_kl", c10::DispatchKey::Autograd, TORCH_FN(autograd));
   // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
   m.impl("normal_rsample_kl_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());

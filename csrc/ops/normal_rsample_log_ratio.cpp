@@ -12,6 +12,10 @@ using Kind = std::string_view;
 using Samples = std::optional<int64_t>;
 using SymSamples = std::optional<c10::SymInt>;
 
+constexpr SampledSum kSampledLogRatio{&cpu::Kernels::normal_log_ratio, kOnCuda<cuda::normal_rsample_log_ratio>,
+                                      /*of_each_sample=*/true};
+constexpr Kernel kBackward = kOnEachDevice<&cpu::Kernels::normal_log_ratio_backward, cuda::normal_log_ratio_backward>;
+
 std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& scale, const OptionalTensor& prior_mean,
                                    const OptionalTensor& prior_scale, const Tensor& rng_state, Samples num_samples,
                                    int64_t first_row, int64_t stream, Kind kind, int64_t event_ndim) {
@@ -19,14 +23,9 @@ std::tuple<Tensor, Tensor> forward(const Tensor& mean, const Tensor& scale, cons
   const Layout layout = kl_layout(a);
   check_prior_batch(layout, a);
   const NoiseDraw draw{rng_state, first_row, stream};
-  const Spec spec = noise_spec(layout, draw, num_samples, kind);
+  const Spec spec = with_noise(kl_spec(a), layout, draw, num_samples);
   const Tensor z = empty_samples(layout, num_samples);
-  variable_list inputs = kl_inputs(a);
-  inputs.push_back(z);
-  Spec sums = kl_spec(a);
-  sums.samples = num_samples;
-  const Tensor r =
-      sample_and_sum_rows(layout, spec, {inputs[0], inputs[1]}, z, &cpu::Kernels::normal_log_ratio, sums, inputs);
+  const Tensor r = sample_and_sum_rows(kSampledLogRatio, layout, spec, kl_inputs(a), z);
   return {z, r};
 }
 
@@ -38,13 +37,12 @@ std::vector<Tensor> backward(const OptionalTensor& grad_z, const OptionalTensor&
   const KlArguments a{mean, scale, prior_mean, prior_scale, kind, event_ndim};
   const Layout layout = kl_layout(a);
   const NoiseDraw draw{rng_state, first_row, stream};
-  Spec spec = noise_spec(layout, draw, num_samples, kind);
-  spec.prior_scale = prior_scale.has_value();
+  const Spec spec = with_noise(kl_spec(a), layout, draw, num_samples);
   const variable_list like = kl_inputs(a);
   const variable_list inputs = with_dense_events({like[1], like[2], like[3], sample_gradient(layout, z, num_samples),
                                                   grad_z ? sample_gradient(layout, *grad_z, num_samples) : Tensor()},
                                                  event_ndim);
-  return only_wanted(gradients(&cpu::Kernels::normal_log_ratio_backward, layout, spec, inputs,
+  return only_wanted(gradients(kBackward, layout, spec, inputs,
                                grad_r ? row_gradient(layout, "grad_r", *grad_r, num_samples) : Tensor(), like, wanted),
                      wanted);
 }
@@ -135,8 +133,8 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
       "Tensor? prior_mean, Tensor? prior_scale, Tensor rng_state, SymInt? num_samples, SymInt first_row, int stream, "
       "str kind, int event_ndim, bool[4] wanted) -> Tensor[]",
       {at::Tag::pt2_compliant_tag});
-  m.impl("normal_rsample_log_ratio", c10::DispatchKey::CPU, TORCH_FN(forward));
-  m.impl("normal_rsample_log_ratio_backward", c10::DispatchKey::CPU, TORCH_FN(backward));
+  implement(m, "normal_rsample_log_ratio", TORCH_FN(forward));
+  implement(m, "normal_rsample_log_ratio_backward", TORCH_FN(backward));
   m.impl("normal_rsample_log_ratio", c10::DispatchKey::Autograd, TORCH_FN(autograd));
   // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
   m.impl("normal_rsample_log_ratio_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "kernel.h"
+
 namespace vae_ext {
 namespace {
 
@@ -43,10 +45,11 @@ void ProblemBuilder::inputs(at::TensorList tensors) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (tensors[i].defined()) {
       set(problem_.in[i], tensors[i], const_cast<void*>(tensors[i].const_data_ptr()), layout_.event_ndim());
-    } else {
-      problem_.in[i].data = const_cast<float*>(&kZero);
-      problem_.in[i].scalar = true;
+      continue;
     }
+    // Another device cannot read this zero; its kernels know what no data means.
+    if (runs_on_cpu(layout_.options().device())) problem_.in[i].data = const_cast<float*>(&kZero);
+    problem_.in[i].scalar = true;
   }
 }
 

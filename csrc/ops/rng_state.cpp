@@ -2,6 +2,8 @@
 
 #include <c10/util/Exception.h>
 
+#include "layout.h"
+
 namespace vae_ext {
 namespace {
 
@@ -14,8 +16,7 @@ void check_noise(const NoiseDraw& draw, const at::Device& device, int64_t rows, 
   TORCH_CHECK_TYPE(state.scalar_type() == at::kLong, "rng_state is ", state.scalar_type(), "; expected int64");
   TORCH_CHECK_VALUE(state.dim() == 1 && state.size(0) == 2, "rng_state has shape ", state.sizes(),
                     "; expected [2], a seed and an offset (make_rng_state draws one)");
-  TORCH_CHECK(state.device() == device, "rng_state is on ", state.device(), " but mean is on ", device,
-              "; move both to one device");
+  check_device("rng_state", state, "mean", device);
   TORCH_CHECK_VALUE(samples >= 1, "num_samples is ", samples, "; expected 1 or more");
   TORCH_CHECK_VALUE(draw.stream >= 0, "stream is ", draw.stream, "; expected 0 or more");
   TORCH_CHECK_VALUE(draw.first_row >= 0 && draw.first_row <= kCounterRange - rows, "first_row is ", draw.first_row,

@@ -1,0 +1,108 @@
+"""Cases beside those of the registry: for what a CUDA kernel divides its work by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.cases import SAMPLERS, SCALE_KINDS, Case, Shape, as_tuple, cotangents
+
+# Around every number of lanes to a row, and the span that one block sums.
+SIZES = (
+    *(1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 64, 65, 127, 128, 129, 132, 255, 256, 257, 1000, 1023, 1024, 3071, 3072),
+    *(3073, 3076, 6144, 6145, 12288, 12289, 16383, 16384, 16385, 20000, 32769),
+)
+ROLES: dict[str, tuple[str, ...]] = {
+    "bernoulli_log_prob": ("logits", "x"),
+    "normal_log_prob": ("mean", "scale", "x"),
+    "normal_kl": ("mean", "scale", "prior_mean", "prior_scale"),
+    "normal_rsample": ("mean", "scale"),
+    "normal_rsample_kl": ("mean", "scale", "prior_mean", "prior_scale"),
+    "normal_rsample_log_ratio": ("mean", "scale", "prior_mean", "prior_scale"),
+}
+# More replicas than one thread sums, and than the sums of one round.
+MANY, VERY_MANY = 67, 1100
+
+
+def case_of(operator: str, shape: Shape, **fields: Any) -> Case:
+    return Case(operator, dict.fromkeys(ROLES[operator], shape), **fields)
+
+
+SIZE_CASES = [
+    case_of(operator, (3 if size < 4096 else 2, size), num_samples=2 if operator in SAMPLERS else None)
+    for operator in ROLES
+    for size in SIZES
+]
+
+
+def _broadcast_cases() -> list[Case]:
+    cases = []
+    for samples in (MANY, VERY_MANY):
+        for operator in SAMPLERS:
+            cases.append(case_of(operator, (2, 9), num_samples=samples))
+            cases.append(Case(operator, {"mean": (2, 12), "scale": (12,)}, num_samples=samples))
+            cases.append(Case(operator, {"mean": (2, 12), "scale": ()}, num_samples=samples))
+        for event in (5, 8):
+            cases.append(Case("bernoulli_log_prob", {"logits": (samples, 2, event), "x": (2, event)}))
+            cases.append(Case("bernoulli_log_prob", {"logits": (2, event), "x": (samples, 2, event)}))
+            cases.append(Case("normal_kl", {"mean": (samples, event), "scale": (event,), "prior_scale": ()}))
+            for scale in ((2, event), (event,), ()):
+                shapes: dict[str, Shape | None] = {"mean": (samples, 2, event), "scale": scale, "x": (2, event)}
+                cases.append(Case("normal_log_prob", shapes))
+    # Rows long enough to be put in the order in which what is broadcast is read again soonest.
+    for event in (300, 301):
+        cases.append(Case("bernoulli_log_prob", {"logits": (3, 4, event), "x": (4, event)}))
+        cases.append(Case("bernoulli_log_prob", {"logits": (3, 1, event), "x": (1, 4, event)}, event_ndim=1))
+        cases.append(Case("normal_log_prob", {"mean": (4, event), "scale": (event,), "x": (3, 4, event)}))
+        cases.append(Case("normal_rsample_log_ratio", {"mean": (4, event), "scale": (event,)}, num_samples=3))
+    # A number for everything, over more than one span.
+    cases.append(Case("normal_log_prob", {"mean": (2, 17000), "scale": (), "x": (40, 2, 17000)}))
+    return cases
+
+
+BROADCAST_CASES = _broadcast_cases()
+# Rows enough for several blocks.
+ROW_CASES = [
+    case_of(operator, (rows, size), num_samples=2 if operator in SAMPLERS else None)
+    for operator in ROLES
+    for rows, size in ((270, 3), (70, 20), (19, 130), (9, 784), (5, 3100))
+]
+# Elements enough for a thread to take several groups of a row.
+LARGE_CASES = [
+    Case("bernoulli_log_prob", {"logits": (1100, 1003), "x": (1100, 1003)}),
+    Case("normal_kl", {"mean": (2100, 1001), "scale": (1001,)}),
+    Case("normal_rsample", {"mean": (1100, 1004), "scale": (1100, 1004)}),
+    Case("normal_rsample_kl", {"mean": (3000, 390), "scale": (3000, 390)}),
+]
+KIND_CASES = [
+    Case(operator, dict.fromkeys(roles, (5, 44)), kind, num_samples=3 if operator in SAMPLERS else None)
+    for operator, all_roles in ROLES.items()
+    if "scale" in all_roles
+    for kind in SCALE_KINDS
+    for roles in dict.fromkeys((all_roles, tuple(role for role in all_roles if not role.startswith("prior"))))
+]
+X_CASES = [
+    Case(operator, dict.fromkeys(ROLES[operator], (3, size)), x_dtype=x_dtype)
+    for operator in ("bernoulli_log_prob", "normal_log_prob")
+    for size in (24, 784, 785)
+    for x_dtype in (torch.bool, torch.uint8, torch.float32, torch.float64, torch.bfloat16, torch.float16)
+]
+
+
+def results(case: Case, kwargs: dict[str, Any], grads: tuple[Tensor, ...] | None = None) -> dict[str, Tensor]:
+    """The outputs and the gradients by name."""
+    names = case.differentiable
+    outputs = as_tuple(case.ours(**kwargs))
+    gradients = torch.autograd.grad(outputs, [kwargs[name] for name in names], grads or cotangents(outputs))
+    return {f"output {i}": output.detach() for i, output in enumerate(outputs)} | {
+        f"gradient of {name}": gradient for name, gradient in zip(names, gradients, strict=True)
+    }
+
+
+def shifted(tensor: Tensor, elements: int) -> Tensor:
+    """The same values so many elements further on in memory."""
+    memory = torch.zeros(tensor.numel() + elements, dtype=tensor.dtype)
+    copy = memory[elements:].view(tensor.shape)
+    return copy.copy_(tensor.detach()).requires_grad_(tensor.requires_grad)

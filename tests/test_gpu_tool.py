@@ -1,0 +1,97 @@
+"""tools/gpu.py: it goes on after a failure, reports every part, and its exit status is honest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gpu
+import pytest
+import torch
+from gpu import Outcome, Part, find_sanitizer, groups, run, run_all, table
+
+pytestmark = pytest.mark.cpu_only("about the tool that starts these tests")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _python(name: str, code: str, *, seconds: int = 60, obstacle: str | None = None) -> Part:
+    return Part(name, [sys.executable, "-c", code], "all.log", seconds, obstacle=obstacle)
+
+
+def test_every_part_is_reported_whatever_fails(tmp_path: Path) -> None:
+    planned = [
+        [_python("build", "print('fine')")],
+        [_python("tests", "raise SystemExit('1 failed')"), _python("hangs", "import time; time.sleep(99)", seconds=5)],
+        [_python("memcheck", "", obstacle="no sanitizer")],
+        [_python("benchmark", "print('first'); print('== last ==')")],
+    ]
+    outcomes = list(run_all(planned, tmp_path))
+    assert [(outcome.part, outcome.passed, outcome.words) for outcome in outcomes] == [
+        ("build", True, "fine"),
+        ("tests", False, "exit status 1: 1 failed"),
+        ("hangs", False, "stopped after 5 seconds: no output"),
+        ("memcheck", False, "not run: no sanitizer"),
+        ("benchmark", True, "last"),
+    ]
+    log = (tmp_path / "all.log").read_text()
+    assert log.index("fine") < log.index("1 failed") < log.index("first")
+
+
+def test_without_a_build_nothing_is_tested(tmp_path: Path) -> None:
+    planned = [[_python("build", "raise SystemExit(2)")], [_python("tests", "print('fine')")]]
+    assert [outcome.words for outcome in run_all(planned, tmp_path)][1] == "not run: the build failed"
+
+
+def test_a_part_gets_no_more_than_what_is_left(tmp_path: Path) -> None:
+    assert run(_python("late", "print('fine')"), tmp_path, 4.0).words == "not run: no time is left"
+
+
+def test_the_table_names_what_failed() -> None:
+    lines = list(table([Outcome("build", True, 12.4, "fine"), Outcome("tests", False, 0.0, "not run: why")]))
+    assert lines[1].split() == ["build", "ok", "12", "fine"]
+    assert lines[2].split() == ["tests", "FAILED", "0", "not", "run:", "why"]
+
+
+def test_results_fit_a_few_files(tmp_path: Path) -> None:
+    """Four logs, a summary, the benchmark's results and its two pictures."""
+    parts = [part for group in groups("9.0", tmp_path) for part in group]
+    assert len({part.log for part in parts}) == 4
+    assert [part.name for part in parts if part.name in gpu.SANITIZERS] == list(gpu.SANITIZERS)
+    assert parts[0].env["TORCH_CUDA_ARCH_LIST"] == "9.0"
+
+
+def test_the_sanitizer_is_found_in_the_toolkit(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "compute-sanitizer"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert find_sanitizer({"PATH": "", "CUDA_HOME": str(tmp_path)}) == str(program)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_no_part_runs_and_the_status_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "gpu.py"), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert not summary["passed"]
+    assert len(summary["parts"]) == 7
+    for part in summary["parts"]:
+        assert not part["passed"]
+        assert "not run: torch" in part["words"]
+        assert part["part"] in done.stdout
+
+
+def test_it_asks_for_a_folder() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "gpu.py"), ""], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "make gpu OUT=dir" in done.stderr

@@ -1,0 +1,210 @@
+"""Everything that needs a GPU, in one go: `python tools/gpu.py OUT`.
+
+Builds for the device's architecture in the tree, with this Python as it is; tests on the device; looks for bad and
+uninitialised memory and for races; measures. A part that fails does not stop the others. OUT gets a log of each part,
+summary.json, and the results of the benchmark; the exit status is 0 only if every part ran and passed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import IO, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+# All parts together, in seconds; what a part does not use is left to those after it.
+WHOLE = 580
+WORKERS = 8
+SANITIZERS = ("memcheck", "racecheck", "initcheck")
+
+_LOGS = Lock()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One command; parts of one group run side by side. Several may share a log."""
+
+    name: str
+    command: Sequence[str]
+    log: str
+    seconds: int
+    env: Mapping[str, str] = field(default_factory=dict)
+    obstacle: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a part went; `words` are its last ones, or why it did not run."""
+
+    part: str
+    passed: bool
+    seconds: float
+    words: str
+
+
+def device() -> dict[str, Any] | str:
+    """What torch and the device are, or why there is none."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"torch cannot be imported ({error})"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} sees no CUDA device"
+    major, minor = torch.cuda.get_device_capability()
+    return {
+        "device": torch.cuda.get_device_name(),
+        "capability": f"{major}.{minor}",
+        "memory": torch.cuda.get_device_properties(0).total_memory,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def groups(capability: str, out: Path) -> list[list[Part]]:
+    """What to run, in order."""
+    build = {
+        "BUILD_CUDA": "1",
+        "TORCH_CUDA_ARCH_LIST": capability,
+        # Where in the source the sanitizers find something; costs nothing at run time.
+        "CMAKE_ARGS": "-DCMAKE_CUDA_FLAGS=-lineinfo",
+    }
+    pytest = [sys.executable, "-m", "pytest", "--device", "cuda", "-p", "no:cacheprovider", "-q"]
+    workers = ["-n", str(WORKERS)] if importlib.util.find_spec("xdist") else []
+    single = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    measure = [sys.executable, "-m", "benchmarks.operators", "--device", "cuda", "--force", "--out", str(out)]
+    return [
+        [Part("build", [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], "build.log", 240, build)],
+        [Part("tests", [*pytest, *workers, "-m", "not large"], "tests.log", 240, single)],
+        [Part("beyond 2^31", [*pytest, "-m", "large", "tests/test_cuda.py"], "tests.log", 90, single)],
+        [_sanitizer(tool) for tool in SANITIZERS],
+        [Part("benchmark", measure, "benchmark.log", 240)],
+    ]
+
+
+def _sanitizer(tool: str) -> Part:
+    program = find_sanitizer(os.environ)
+    # torch asks the driver for what it does not always have; what fails for good raises.
+    options = ["--report-api-errors", "no"] if tool == "memcheck" else []
+    passing = [sys.executable, "-m", "tests.cuda_pass", "40"]
+    command = [program or "", "--tool", tool, *options, "--error-exitcode", "1", *passing]
+    # Without torch's cache every tensor has its own bounds, and none is taken for initialised because of another.
+    env = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    obstacle = None if program else "compute-sanitizer was not found (it comes with the CUDA toolkit)"
+    return Part(tool, command, "sanitizers.log", 100, env, obstacle)
+
+
+def find_sanitizer(env: Mapping[str, str]) -> str | None:
+    """compute-sanitizer on the PATH, or in the CUDA toolkit."""
+    homes = [home for home in (env.get("CUDA_HOME"), "/usr/local/cuda") if home]
+    folders = [str(Path(home, folder)) for home in homes for folder in ("bin", "compute-sanitizer")]
+    return shutil.which("compute-sanitizer", path=os.pathsep.join([env.get("PATH", os.defpath), *folders]))
+
+
+def run(part: Part, out: Path, seconds: float) -> Outcome:
+    """Runs one part for so long at most, with its output in its log."""
+    if part.obstacle:
+        return Outcome(part.name, False, 0.0, f"not run: {part.obstacle}")
+    limit = min(part.seconds, seconds)
+    if limit < 5:
+        return Outcome(part.name, False, 0.0, "not run: no time is left")
+    env = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)} | dict(part.env)
+    start = monotonic()
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        status = _wait(part, env, output, limit)
+        output.seek(0)
+        text = output.read()
+    seconds = monotonic() - start
+    with _LOGS, (out / part.log).open("a") as log:
+        log.write(f"== {part.name}: {shlex.join(part.command)}\n{text}\n")
+    words = last_line(text) or "no output"
+    if status is None:
+        return Outcome(part.name, False, seconds, f"stopped after {limit:.0f} seconds: {words}")
+    return Outcome(part.name, status == 0, seconds, words if status == 0 else f"exit status {status}: {words}")
+
+
+def _wait(part: Part, env: Mapping[str, str], output: IO[str], limit: float) -> int | None:
+    """The exit status, or None where the part and all that it started had to be killed."""
+    process = subprocess.Popen(
+        part.command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip(" =") for line in text.splitlines() if line.strip(" =")]
+    return lines[-1] if lines else ""
+
+
+def run_all(planned: Sequence[Sequence[Part]], out: Path) -> Iterator[Outcome]:
+    """Group after group, whatever fails; without a build there is nothing to test."""
+    end = monotonic() + WHOLE
+    built = True
+    for group in planned:
+        if not built:
+            yield from (Outcome(part.name, False, 0.0, "not run: the build failed") for part in group)
+            continue
+        with ThreadPoolExecutor(len(group)) as pool:
+            outcomes = list(pool.map(lambda part: run(part, out, end - monotonic()), group))
+        built = built and (group[0].name != "build" or outcomes[0].passed)
+        yield from outcomes
+
+
+def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    yield f"{'part':12} {'':6} {'seconds':>7}"
+    for outcome in outcomes:
+        verdict = "ok" if outcome.passed else "FAILED"
+        yield f"{outcome.part:12} {verdict:6} {outcome.seconds:7.0f}  {outcome.words[:120]}"
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or not sys.argv[1]:
+        sys.exit("gpu: name a folder for the results: make gpu OUT=dir")
+    out = Path(sys.argv[1]).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    found = device()
+    planned = groups(found["capability"] if isinstance(found, dict) else "", out)
+    for log in {part.log for group in planned for part in group}:
+        (out / log).unlink(missing_ok=True)
+    outcomes = []
+    if isinstance(found, dict):
+        print(", ".join(f"{name} {value}" for name, value in found.items()), flush=True)
+        for outcome in run_all(planned, out):
+            print(f"{outcome.part}: {'ok' if outcome.passed else 'FAILED'}, {outcome.words}", flush=True)
+            outcomes.append(outcome)
+    else:
+        outcomes = [Outcome(part.name, False, 0.0, f"not run: {found}") for group in planned for part in group]
+    passed = all(outcome.passed for outcome in outcomes)
+    summary = {"device": found, "passed": passed, "parts": [asdict(outcome) for outcome in outcomes]}
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    measured = out / "benchmark.log"
+    if measured.is_file():
+        print(measured.read_text(errors="replace"))
+    print(*table(outcomes), sep="\n")
+    sys.exit(not passed)
+
+
+if __name__ == "__main__":
+    main()
