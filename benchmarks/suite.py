@@ -45,15 +45,17 @@ class Measurement:
     def bound(self) -> float:
         """What ours would take, in µs, were it but the call and what all cores or the memory take for the work.
 
-        The work of a core is known from the rows that one does alone, in its own caches. A CUDA device works while the
-        next call is made, and its cores are not looked at.
+        Cores take what one does for rows in its own caches; of a workload that one core does whole, the call alone is
+        the bound. A CUDA device works while the next call is made, and its cores are not looked at.
         """
         part, call = self.workload.on_one_core(), self.timings["call"].p20
-        if "core" not in self.timings:
-            return max(call, self.timings["memory"].p20 if "memory" in self.timings else 0.0)
-        work = (self.timings["core"].p20 - call) * self.workload.elements / part.elements
-        cores = min(torch.get_num_threads(), math.ceil(self.workload.elements / part.elements))
         memory = self.timings["memory"].p20 if "memory" in self.timings else 0.0
+        if "core" not in self.timings:
+            return max(call, memory)
+        if part == self.workload:
+            return call
+        work = max(0.0, self.timings["core"].p20 - call) * self.workload.elements / part.elements
+        cores = min(torch.get_num_threads(), math.ceil(self.workload.elements / part.elements))
         return call + max(work / cores, memory)
 
     def share_of_bandwidth(self) -> float | None:

@@ -134,7 +134,7 @@ class TestTensors:
 
 @pytest.mark.parametrize("operator", SAMPLERS)
 class TestNoise:
-    @pytest.mark.parametrize("num_samples", [0, np.int64(0), -1, 1.5, "2", True, 2**63])
+    @pytest.mark.parametrize("num_samples", [0, np.int64(0), -1, 1.5, "2", True, torch.tensor(True), 2**63])
     def test_num_samples(self, operator: str, num_samples: Any) -> None:
         _assert_rejected(operator, "num_samples", num_samples=num_samples)
 

@@ -109,6 +109,36 @@ def _arguments(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return encoded, logits, x, vae_ext.make_rng_state(generator)
 
 
+def _shared_parameters(mean: Tensor, event: Tensor, row: Tensor) -> list[Tensor]:
+    """Samplers that draw their own state, with scales and priors that are not shaped like the mean."""
+    return [
+        vae_ext.normal_rsample(mean, event),
+        vae_ext.normal_rsample(mean, row),
+        *vae_ext.normal_rsample_kl(mean, event, prior_mean=event),
+        *vae_ext.normal_rsample_log_ratio(mean, row, prior_log_var=event),
+    ]
+
+
+def test_compile_with_dynamic_shapes_draws_for_shared_parameters() -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(_shared_parameters, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch, event in ((6, 5), (11, 7)):
+        outputs = compiled(torch.randn(batch, event), torch.randn(event), torch.randn(1, event))
+        assert outputs[0].shape == (batch, event)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_with_a_dynamic_batch_draws_for_shared_parameters(strict: bool) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, mean: Tensor, event: Tensor, row: Tensor) -> list[Tensor]:
+            return _shared_parameters(mean, event, row)
+
+    example = (torch.randn(8, 5), torch.randn(5), torch.randn(1, 5))
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(Model(), example, dynamic_shapes=({0: batch}, None, None), strict=strict)
+    assert program.module()(torch.randn(5, 5), *example[1:])[0].shape == (5, 5)
+
+
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compile_with_dynamic_shapes(backend: str) -> None:
     torch.compiler.reset()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 Scale: TypeAlias = Tensor | float
 MAX_INT64 = 2**63 - 1
-_PARAMETER_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+PARAMETER_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 ScaleKind: TypeAlias = Literal["log_var", "log_std", "std", "var"]
 
@@ -107,8 +107,9 @@ def resolve_integer(name: str, value: object, least: int) -> int:
 
 
 def _as_index(name: str, value: object) -> int:
+    is_bool = isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool)
     try:
-        if not isinstance(value, bool):
+        if not is_bool:
             return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         pass
@@ -133,17 +134,18 @@ def check_together(event_ndim: int, *, x: Tensor | None = None, **parameters: Te
     """Check, without looking at values, that arguments go together: dtypes, devices, one event, and the batches.
 
     The operators check real arguments themselves; this is for what does not reach them, symbolic sizes and the
-    arguments of transformed functions. `x` is data, of any dtype; parameters are of the first one's, or 0-d.
-    Raises TypeError for a dtype, ValueError for a shape, RuntimeError for a device.
+    arguments of transformed functions, and for what must be known before noise is drawn. `x` is data, of any dtype;
+    parameters are of the first one's, or 0-d. Raises TypeError for a dtype, ValueError for a shape, RuntimeError for a
+    device.
     """
     check_devices(**parameters, x=x)
     (first_name, first), *others = ((name, tensor) for name, tensor in parameters.items() if tensor is not None)
     for name, tensor in [(first_name, first), *others]:
-        if tensor.dtype not in _PARAMETER_DTYPES:
+        if tensor.dtype not in PARAMETER_DTYPES:
             raise TypeError(f"{name} is {tensor.dtype}; expected float32, float64, bfloat16 or float16")
         if tensor.dtype != first.dtype and (tensor.dim() > 0 or tensor.dtype != wide_dtype(first)):
             raise TypeError(f"{name} is {tensor.dtype} but {first_name} is {first.dtype}; both must have one dtype")
-    if x is not None and x.dtype not in (*_PARAMETER_DTYPES, torch.bool, torch.uint8):
+    if x is not None and x.dtype not in (*PARAMETER_DTYPES, torch.bool, torch.uint8):
         raise TypeError(f"x is {x.dtype}; expected a floating type, bool or uint8")
     for name, tensor in others:
         if tensor.dim() > 0:
@@ -190,6 +192,8 @@ def _check_batches(event_ndim: int, **tensors: Tensor | None) -> None:
     try:
         broadcast_batch(event_ndim, *tensors.values())
     except RuntimeError as error:
+        if type(error) is not RuntimeError:  # of torch.export, which does not know a size
+            raise
         shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items() if tensor is not None]
         raise ValueError(f"the dims before the event do not broadcast: {', '.join(shapes)}") from error
 

@@ -47,6 +47,9 @@ class _Commands(TyperGroup):
             if "memory" not in str(error):
                 raise
             message = "there is not enough memory: give a smaller --hidden, --batch-size or --draws"
+        except KeyboardInterrupt:
+            typer.echo("vae-ext: interrupted", err=True)
+            raise typer.Exit(interrupts.STATUS) from None
         typer.echo(f"vae-ext: {message}", err=True)
         raise typer.Exit(1)
 
@@ -116,8 +119,8 @@ def train(
 ) -> None:
     """Train a VAE; leave a checkpoint, metrics.jsonl, summary.json and pictures in --out.
 
-    The checkpoint is renewed at least every 30 seconds. An earlier run in --out is moved into a folder earlier-1,
-    earlier-2, ... there: nothing is overwritten.
+    The checkpoint is renewed after the first step beyond every 30 seconds. An earlier run in --out is moved into a
+    folder earlier-1, earlier-2, ... there: nothing is overwritten.
     """
     config = TrainConfig(samples, batch_size, latent, hidden, draws, optimizer, lr, seed)
     from vae_ext.aevb.run import RunDirectory, summarise
@@ -127,11 +130,11 @@ def train(
     from vae_ext.plots import draw_run
     from vae_ext.progress import make_display
 
+    interrupts.raise_keyboard_interrupt()
     trainer = Trainer(load_dataset(dataset, data_dir), config, _resolve_device(device))
     directory = RunDirectory(out if out is not None else Path("runs") / short_name(dataset))
     console = Console(highlight=False, soft_wrap=True)
     _introduce(console, trainer)
-    interrupts.raise_keyboard_interrupt()
     try:
         with make_display(console, samples) as display:
             records = run(trainer, directory, display)
@@ -139,6 +142,7 @@ def train(
         directory.write_summary(summary)
         draw_run(trainer, records, directory.path)
     except KeyboardInterrupt:
+        interrupts.end_the_process()
         _report_interruption(directory, trainer.samples)
         raise typer.Exit(interrupts.STATUS) from None
     finally:
@@ -166,7 +170,7 @@ def evaluate(
     pictures: Annotated[
         Path | None,
         typer.Option(
-            help="A folder to draw the run's pictures in again, but for the learning curve.",
+            help="A folder to draw the run's pictures in again, over any there, but for the learning curve.",
             parser=_path,
             show_default=False,
         ),
@@ -181,6 +185,7 @@ def evaluate(
     from vae_ext.aevb.trainer import datapoint_bounds
     from vae_ext.plots import PICTURE_SHAPES, draw_model, drawable
 
+    interrupts.raise_keyboard_interrupt()
     loaded = load_checkpoint(checkpoint)
     target = _resolve_device(device)
     data = _load_dataset_for(checkpoint, loaded, dataset, data_dir).to(target)
@@ -245,7 +250,8 @@ def _load_dataset_for(checkpoint: Path, loaded: Checkpoint, name: str | None, da
     try:
         data = load_dataset(name if name is not None else loaded.dataset, data_dir)
     except UserError as error:
-        if name is not None or not loaded.dataset.startswith("npy:"):
+        moved = loaded.dataset.startswith("npy:") and not Path(loaded.dataset.removeprefix("npy:")).exists()
+        if name is not None or not moved:
             raise
         raise UserError(f"{error}: {checkpoint} was trained on it, say where it is now with --dataset") from error
     if data.data_dim != loaded.model.config.data_dim:

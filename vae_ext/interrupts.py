@@ -9,7 +9,7 @@ STATUS = 130  # 128 + SIGINT, as shells report it
 
 
 def end_the_process() -> None:
-    """From here on an interrupt ends the process, with one line.
+    """From here on an interrupt ends the process at once, with one line.
 
     As an exception it could get lost inside the imports of NumPy and torch, or come out of them as another.
     """
@@ -24,5 +24,7 @@ def raise_keyboard_interrupt() -> None:
 
 
 def _end(_signal: int, _frame: object) -> None:
-    os.write(2, b"vae-ext: interrupted\n")
-    os._exit(STATUS)
+    try:
+        os.write(2, b"vae-ext: interrupted\n")
+    finally:
+        os._exit(STATUS)

@@ -36,6 +36,7 @@ from torch.autograd import forward_ad
 from vae_ext import _native, reference
 from vae_ext.arguments import (
     MAX_INT64,
+    PARAMETER_DTYPES,
     Scale,
     ScaleKind,
     as_parameter,
@@ -450,10 +451,11 @@ def _rng_state(
     prior_mean: Tensor | None = None,
     prior_scale: Tensor | None = None,
 ) -> Tensor:
-    """The state as it was given, or a new one; a call that will be refused must not move the generator."""
+    """The state as given, or a new one; a call refused for a shape, dtype or device must not move the generator."""
     if rng_state is None:
-        plain = (
-            mean.is_floating_point()
+        # While a call is traced nothing is drawn, and the operators' fakes check it.
+        plain = torch.compiler.is_compiling() or (
+            mean.dtype in PARAMETER_DTYPES
             and _fits(event_ndim, mean, scale)
             and (prior_mean is None or _fits(event_ndim, mean, prior_mean))
             and (prior_scale is None or _fits(event_ndim, mean, prior_scale))
@@ -471,12 +473,13 @@ def _rng_state(
 
 def _fits(event_ndim: int, mean: Tensor, parameter: Tensor) -> bool:
     """Do the two go together at a glance? The checks that can say why not take longer than a small draw."""
+    dims = parameter.dim()
     if parameter.device != mean.device:
         return False
-    shape = parameter.shape
-    if parameter.dtype is mean.dtype:
-        return shape == mean.shape or not shape or shape == mean.shape[mean.dim() - event_ndim :]
-    return not shape and parameter.dtype is wide_dtype(mean)
+    if parameter.dtype is not mean.dtype:
+        return dims == 0 and parameter.dtype is wide_dtype(mean)
+    # Symbolic sizes are compared only where there are as many: a comparison is a guard.
+    return dims == 0 or (dims in (mean.dim(), event_ndim) and parameter.shape == mean.shape[mean.dim() - dims :])
 
 
 def _epsilon(
@@ -498,8 +501,8 @@ def _epsilon(
 
 
 @torch.library.register_vmap("vae_ext::normal_rsample")
-def _map_epsilon(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
-    """One draw for each state, where `vmap` maps over the states themselves."""
+def _map_normal_rsample(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+    """One draw after the other; `vmap` comes here where it maps over states, or over arguments of this very op."""
     draws = []
     for index in range(info.batch_size):
         own = [a if dim is None else a.select(dim, index) for a, dim in zip(arguments, in_dims, strict=True)]

@@ -31,6 +31,7 @@ template <class C>
 inline void widen_half(const uint16_t* from, int64_t n, C* to) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) widen_half_vector(from + i, to + i);
+  if (i == n) return;
   uint16_t rest[kLanes] = {};
   C widened[kLanes];
   memcpy(rest, from + i, static_cast<size_t>(n - i) * sizeof(uint16_t));
@@ -65,6 +66,7 @@ template <class C>
 inline void write_half(const C* from, int64_t n, uint16_t* to) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) write_half_vector(from + i, to + i);
+  if (i == n) return;
   C rest[kLanes] = {};
   uint16_t halves[kLanes];
   memcpy(rest, from + i, static_cast<size_t>(n - i) * sizeof(C));

@@ -151,8 +151,8 @@ void check_wanted(at::TensorList arguments, c10::ArrayRef<bool> wanted) {
 Tensor row_gradient(const Layout& layout, const char* name, const Tensor& grad, std::optional<int64_t> samples) {
   TORCH_CHECK_VALUE(grad.sizes() == at::IntArrayRef(layout.shape(samples, false)), name, " has shape ", grad.sizes(),
                     "; expected ", at::IntArrayRef(layout.shape(samples, false)));
-  TORCH_CHECK_TYPE(grad.scalar_type() == layout.compute_type(), name, " is ", grad.scalar_type(), "; expected ",
-                   layout.compute_type());
+  TORCH_CHECK_TYPE(grad.scalar_type() == layout.compute_type(), name, " is ", name_of(grad.scalar_type()),
+                   "; expected ", name_of(layout.compute_type()));
   check_device(name, grad, "the first argument", layout.options().device());
   return grad;
 }

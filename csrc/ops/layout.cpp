@@ -13,16 +13,16 @@ bool is_parameter_type(at::ScalarType type) {
 void check_dtype(const Argument& argument, const Argument& first) {
   const at::ScalarType type = argument.tensor.scalar_type();
   if (argument.role == Role::data) {
-    TORCH_CHECK_TYPE(is_parameter_type(type) || type == at::kBool || type == at::kByte, argument.name, " is ", type,
-                     "; expected a floating type, bool or uint8");
+    TORCH_CHECK_TYPE(is_parameter_type(type) || type == at::kBool || type == at::kByte, argument.name, " is ",
+                     name_of(type), "; expected a floating type, bool or uint8");
     return;
   }
-  TORCH_CHECK_TYPE(is_parameter_type(type), argument.name, " is ", type,
+  TORCH_CHECK_TYPE(is_parameter_type(type), argument.name, " is ", name_of(type),
                    "; expected float32, float64, bfloat16 or float16");
   // One number for everything need not be rounded to half precision.
   const bool wide_scalar = argument.tensor.dim() == 0 && type == compute_type_of(first.tensor);
-  TORCH_CHECK_TYPE(wide_scalar || type == first.tensor.scalar_type(), argument.name, " is ", type, " but ", first.name,
-                   " is ", first.tensor.scalar_type(), "; both must have one dtype");
+  TORCH_CHECK_TYPE(wide_scalar || type == first.tensor.scalar_type(), argument.name, " is ", name_of(type), " but ",
+                   first.name, " is ", name_of(first.tensor.scalar_type()), "; both must have one dtype");
 }
 
 bool is_event_dense(const Tensor& tensor, int64_t event_ndim) {
@@ -53,6 +53,8 @@ void check_device(std::string_view name, const Tensor& tensor, std::string_view 
 at::ScalarType compute_type_of(const Tensor& tensor) {
   return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
+
+std::string name_of(at::ScalarType type) { return "torch." + std::string(c10::getDtypeNames(type).first); }
 
 bool is_scalar(const Tensor& tensor, int64_t event_ndim) { return tensor.dim() == 0 && event_ndim > 0; }
 

@@ -57,6 +57,9 @@ void check_device(std::string_view name, const Tensor& tensor, std::string_view 
 // float64 for float64, else float32.
 at::ScalarType compute_type_of(const Tensor& tensor);
 
+// The type as Python spells it: torch.int64.
+std::string name_of(at::ScalarType type);
+
 // Are the last `event_ndim` dims of the tensor one value for the whole event?
 bool is_scalar(const Tensor& tensor, int64_t event_ndim);
 

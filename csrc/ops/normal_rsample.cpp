@@ -133,8 +133,9 @@ Tensor sample_gradient(const Layout& layout, const Tensor& grad, Samples num_sam
   const at::DimVector shape = layout.shape(num_samples, true);
   TORCH_CHECK_VALUE(grad.sizes() == at::IntArrayRef(shape), "the gradient of z has shape ", grad.sizes(), "; expected ",
                     at::IntArrayRef(shape));
-  TORCH_CHECK_TYPE(grad.scalar_type() == at::typeMetaToScalarType(layout.options().dtype()), "the gradient of z is ",
-                   grad.scalar_type(), "; expected ", layout.options().dtype());
+  const at::ScalarType type = at::typeMetaToScalarType(layout.options().dtype());
+  TORCH_CHECK_TYPE(grad.scalar_type() == type, "the gradient of z is ", name_of(grad.scalar_type()), "; expected ",
+                   name_of(type));
   check_device("the gradient of z", grad, "mean", layout.options().device());
   return grad;
 }

@@ -13,7 +13,8 @@ constexpr int64_t kCounterRange = int64_t{1} << 32;
 
 void check_noise(const NoiseDraw& draw, const at::Device& device, int64_t rows, int64_t samples, int64_t event_size) {
   const at::Tensor& state = draw.rng_state;
-  TORCH_CHECK_TYPE(state.scalar_type() == at::kLong, "rng_state is ", state.scalar_type(), "; expected int64");
+  TORCH_CHECK_TYPE(state.scalar_type() == at::kLong, "rng_state is ", name_of(state.scalar_type()),
+                   "; expected torch.int64");
   TORCH_CHECK_VALUE(state.dim() == 1 && state.size(0) == 2, "rng_state has shape ", state.sizes(),
                     "; expected [2], a seed and an offset (make_rng_state draws one)");
   check_device("rng_state", state, "mean", device);

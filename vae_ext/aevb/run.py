@@ -54,7 +54,7 @@ class Display(Protocol):
 
 
 class RunDirectory:
-    """The folder of one run: created and found writable before any work is done.
+    """The folder of one run: created and found writable before the first step.
 
     The files of an earlier run there are moved into a new folder ``earlier-N`` when the first of this one is about to
     be written, so that a run that fails before that moves nothing. Nothing is overwritten.
