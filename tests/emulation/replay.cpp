@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -59,7 +60,7 @@ class Memory {
     memcpy(reinterpret_cast<char*>(problem) + pointer_, &address, sizeof(address));
   }
 
-  bool is_as_expected() const { return memcmp(begin(), expected_.data(), expected_.size()) == 0; }
+  bool is_as_expected() const { return std::equal(expected_.begin(), expected_.end(), begin()); }
 
  private:
   char* begin() const { return buffer_.data() + misalignment_; }
