@@ -61,9 +61,9 @@ def device() -> dict[str, Any] | str:
     try:
         import torch
     except ImportError as error:
-        return f"torch cannot be imported ({error})"
+        return f"{sys.executable} cannot import torch ({error}); make gpu PYTHON=... names another Python"
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built without CUDA"
+        return f"torch {torch.__version__} of {sys.executable} is built without CUDA; install one that is built with it"
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} sees no CUDA device"
     major, minor = torch.cuda.get_device_capability()
@@ -195,7 +195,8 @@ def main() -> None:
             print(f"{outcome.part}: {'ok' if outcome.passed else 'FAILED'}, {outcome.words}", flush=True)
             outcomes.append(outcome)
     else:
-        outcomes = [Outcome(part.name, False, 0.0, f"not run: {found}") for group in planned for part in group]
+        print(f"Nothing can run: {found}")
+        outcomes = [Outcome(part.name, False, 0.0, "not run") for group in planned for part in group]
     passed = all(outcome.passed for outcome in outcomes)
     summary = {"device": found, "passed": passed, "parts": [asdict(outcome) for outcome in outcomes]}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

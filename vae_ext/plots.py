@@ -51,7 +51,9 @@ def learning_curve(records: Sequence[Record], dataset: Dataset, path: Path) -> N
     curves = (("training", train, TRAIN_COLOUR, "--"), ("held-out", test, TEST_COLOUR, "-"))
     for name, curve, colour, line in curves:
         label = f"{name}  ({_typeset(curve[-1], 2)} at the end)"
-        axes.plot(samples, curve, color=colour, linestyle=line, label=label)
+        # A line of one point is not seen.
+        marker = "o" if len(curve) == 1 else None
+        axes.plot(samples, curve, color=colour, linestyle=line, marker=marker, label=label)
     axes.set_xscale("log")
     axes.set_ylim(*_without_the_first_plunge(train, test))
     axes.set_xlabel("training samples seen")
