@@ -50,9 +50,14 @@ def test_a_part_gets_no_more_than_what_is_left(tmp_path: Path) -> None:
 
 
 def test_the_table_names_what_failed() -> None:
-    lines = list(table([Outcome("build", True, 12.4, "fine"), Outcome("tests", False, 0.0, "not run: why")]))
-    assert lines[1].split() == ["build", "ok", "12", "fine"]
-    assert lines[2].split() == ["tests", "FAILED", "0", "not", "run:", "why"]
+    failed, not_run = (
+        Outcome("tests", False, 3.0, "exit status 1: why"),
+        Outcome("memcheck", False, 0.0, "not run: why"),
+    )
+    lines = [line.split() for line in table([Outcome("build", True, 12.4, "fine"), failed, not_run])]
+    assert lines[1] == ["build", "ok", "12", "fine"]
+    assert lines[2][:3] == ["tests", "FAILED", "3"]
+    assert lines[3][:4] == ["memcheck", "NOT", "RUN", "0"]
 
 
 def test_results_fit_a_few_files(tmp_path: Path) -> None:

@@ -173,10 +173,10 @@ def run_all(planned: Sequence[Sequence[Part]], out: Path) -> Iterator[Outcome]:
 
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    yield f"{'part':12} {'':6} {'seconds':>7}"
+    yield f"{'part':12} {'':7} {'seconds':>7}"
     for outcome in outcomes:
-        verdict = "ok" if outcome.passed else "FAILED"
-        yield f"{outcome.part:12} {verdict:6} {outcome.seconds:7.0f}  {outcome.words[:120]}"
+        verdict = "ok" if outcome.passed else "NOT RUN" if outcome.words.startswith("not run") else "FAILED"
+        yield f"{outcome.part:12} {verdict:7} {outcome.seconds:7.0f}  {outcome.words[:120]}"
 
 
 def main() -> None:
