@@ -19,7 +19,7 @@ def draw(document: Mapping[str, Any], folder: Path) -> None:
     _bars(measurements, ("eager", "compile"), "times as fast as eager and torch.compile", title, folder / "speed.png")
     shared = [measurement for measurement in measurements if "bandwidth" in measurement["compared"]]
     if shared:
-        _bars(shared, ("bandwidth",), "share of the bandwidth of memory", title, folder / "bandwidth.png")
+        _bars(shared, ("bandwidth",), "share of the bandwidth of memory or the shared cache", title, folder / "bandwidth.png")
 
 
 def _bars(measurements: Sequence[Mapping[str, Any]], names: Sequence[str], label: str, title: str, path: Path) -> None:
@@ -34,6 +34,7 @@ def _bars(measurements: Sequence[Mapping[str, Any]], names: Sequence[str], label
         axes.plot([c["wanted"] for c in compared], positions, "k|", markersize=9)
     labels = [f"{m['operator']} {m['pass']} {'×'.join(map(str, m['shape']))}" for m in measurements]
     axes.set_yticks([row + 0.4 - height / 2 for row in range(len(measurements))], labels, fontsize=8)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     if len(names) > 1:
         axes.set_xscale("log")
