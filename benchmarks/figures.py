@@ -19,7 +19,8 @@ def draw(document: Mapping[str, Any], folder: Path) -> None:
     _bars(measurements, ("eager", "compile"), "times as fast as eager and torch.compile", title, folder / "speed.png")
     shared = [measurement for measurement in measurements if "bandwidth" in measurement["compared"]]
     if shared:
-        _bars(shared, ("bandwidth",), "share of the bandwidth of memory or the shared cache", title, folder / "bandwidth.png")
+        label = "share of the bandwidth of memory or the shared cache"
+        _bars(shared, ("bandwidth",), label, title, folder / "bandwidth.png")
 
 
 def _bars(measurements: Sequence[Mapping[str, Any]], names: Sequence[str], label: str, title: str, path: Path) -> None:
