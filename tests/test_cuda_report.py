@@ -107,21 +107,24 @@ def _kernel(name: str, *, spills: int = 0, widest_load: int = 16) -> Kernel:
 
 def test_spills_and_narrow_loads_of_hot_kernels_are_complaints() -> None:
     good = [
-        _kernel("map_rows<Kl, Groups<float, float>, false>"),
-        _kernel("map_rows<Kl, Groups<bfloat16, unsigned char>, false>", widest_load=8),
-        _kernel("map_rows<Kl, Groups<double, double>, false>", spills=8),
+        _kernel("map_rows<Kl, Groups<float, float, int 1>, false>"),
+        _kernel("map_rows<Kl, Groups<bfloat16, unsigned char, int 1>, false>", widest_load=8),
+        _kernel("map_rows<Kl, Groups<bfloat16, unsigned char, int 2>, false>"),
+        _kernel("map_rows<Kl, Groups<double, double, int 1>, false>", spills=8),
         _kernel("sum_rows<Kl, Elements<float>>", spills=8, widest_load=4),
         _kernel("sum_spans", widest_load=8),
     ]
     assert not list(complaints(good))
     bad = [
-        _kernel("map_rows<Kl, Groups<bfloat16, float>>", spills=8, widest_load=2),
-        _kernel("sum_rows<Kl, Groups<float, float>>", widest_load=4),
+        _kernel("map_rows<Kl, Groups<bfloat16, float, int 1>>", spills=8, widest_load=2),
+        _kernel("map_rows<Kl, Groups<float16, float, int 2>>", widest_load=8),
+        _kernel("sum_rows<Kl, Groups<float, float, int 1>>", widest_load=4),
     ]
     assert list(complaints(bad)) == [
-        "map_rows<Kl, Groups<bfloat16, float>> spills 8 bytes of registers; expected none.",
-        "map_rows<Kl, Groups<bfloat16, float>> loads 2 bytes at a time; expected 8.",
-        "sum_rows<Kl, Groups<float, float>> loads 4 bytes at a time; expected 16.",
+        "map_rows<Kl, Groups<bfloat16, float, int 1>> spills 8 bytes of registers; expected none.",
+        "map_rows<Kl, Groups<bfloat16, float, int 1>> loads 2 bytes at a time; expected 8.",
+        "map_rows<Kl, Groups<float16, float, int 2>> loads 8 bytes at a time; expected 16.",
+        "sum_rows<Kl, Groups<float, float, int 1>> loads 4 bytes at a time; expected 16.",
     ]
 
 

@@ -67,11 +67,11 @@ def test_large(case: Case) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("case", SIZE_CASES, ids=lambda case: case.id)
 def test_addresses_do_not_matter(case: Case, dtype: torch.dtype) -> None:
-    """Nor does whether a row is read in groups or element by element."""
+    """Nor does whether a row is read in two groups at a time, in one, or element by element."""
     emulated = EmulatedCase.of(case)
     kwargs = emulated.make(dtype=dtype, requires_grad=True)
     expected = results(emulated, kwargs)
-    for elements in (1, 2):
+    for elements in (1, 2, 4):
         moved = {name: shifted(kwargs[name], elements) for name in case.differentiable}
         assert_same_bits(results(emulated, kwargs | moved), expected)
 

@@ -2,7 +2,7 @@
 
 `python -m tools.cuda_report` takes the build that `vae_ext` loads, and compiles every .cu of it once more with the
 build's own flags, for the first of its architectures, to PTX and from there to machine code. It prints a table and
-fails where a hot kernel spills registers, or loads less than 16 bytes of float32 at a time.
+fails where a hot kernel spills registers, or loads less than the 16 bytes at a time that its alignment allows.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-# Rows that are dense and aligned, in the types that training is in. A thread takes four elements at a time: 16 bytes of
-# float32, 8 of a half.
+# Rows that are dense and aligned, in the types that training is in.
 HOT = re.compile(r"\bGroups<(?!double)")
-FLOATS = re.compile(r"\bGroups<float\b")
+# Halves that are aligned to one group of four, and not to two of them.
+NARROW = re.compile(r"\bGroups<b?float16\b[^<>]*, int 1>")
 
 _USAGE = re.compile(
     r"Compiling entry function '(?P<symbol>\w+)'.*?"
@@ -65,7 +65,7 @@ class Kernel:
 
     @property
     def expected_load(self) -> int:
-        return 16 if FLOATS.search(self.name) else 8
+        return 8 if NARROW.search(self.name) else 16
 
 
 def parse_usage(ptxas_output: str) -> dict[str, Usage]:

@@ -9,7 +9,7 @@
 
 namespace vae_ext::cuda {
 
-// Elements that a thread takes at a time: the normals of one Philox counter, and 16 bytes of float.
+// Elements that stay together in every kernel: the normals of one Philox counter, and 16 bytes of float.
 constexpr int kGroup = 4;
 constexpr int kMaxThreads = 256;
 // Some waves of blocks on the largest devices; the rows beyond them go round to the same threads.
@@ -39,22 +39,25 @@ VAE_EXT_INLINE T narrow(C a) {
     return static_cast<T>(a);
 }
 
-// Four elements side by side, as a thread loads and stores them: at most 16 bytes at a time.
-template <class T>
-struct alignas(sizeof(T) < 4 ? kGroup * sizeof(T) : 16) Pack {
-  T value[kGroup];
+// What a thread loads and stores at once.
+constexpr int64_t kMaxAccess = 16;
+VAE_EXT_INLINE constexpr int64_t pack_alignment(int64_t bytes) { return bytes < kMaxAccess ? bytes : kMaxAccess; }
+
+// Elements side by side, as a thread loads and stores them.
+template <class T, int kCount>
+struct alignas(pack_alignment(kCount * sizeof(T))) Pack {
+  T value[kCount];
 };
 
-template <class T, class C>
-__device__ __forceinline__ void load_group(const T* from, C* to) {
-  const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(from);
-  for (int k = 0; k < kGroup; ++k) to[k] = widen(pack.value[k]);
+template <int kCount, class T>
+__device__ __forceinline__ Pack<T, kCount> load_pack(const T* from) {
+  return *reinterpret_cast<const Pack<T, kCount>*>(from);
 }
-template <class T, class C>
-__device__ __forceinline__ void store_group(T* to, const C* from) {
-  Pack<T> pack;
-  for (int k = 0; k < kGroup; ++k) pack.value[k] = narrow<T>(from[k]);
-  *reinterpret_cast<Pack<T>*>(to) = pack;
+template <int kCount, class T, class C>
+__device__ __forceinline__ void store_pack(T* to, const C* from) {
+  Pack<T, kCount> pack;
+  for (int k = 0; k < kCount; ++k) pack.value[k] = narrow<T>(from[k]);
+  *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
 }
 
 // In bytes: nvcc splits a store of a Pack into its elements where the address is counted in these.
@@ -91,48 +94,81 @@ __device__ __forceinline__ void write(const Operand& operand, int64_t at, C valu
   with_element(operand, at, [&](auto* to) { *to = narrow<std::remove_pointer_t<decltype(to)>>(value); });
 }
 
-// How a kernel gets at its rows. Groups: every operand in whole groups that are aligned, of type T, and the last input
-// of type X. Elements: one by one, whatever their dtypes and addresses. Either way a thread has the same elements.
-template <class T, class X = T>
+// How a kernel gets at its rows. Groups: every operand in whole groups that are aligned, kAtOnce of them at a time, of
+// type T, and the last input of type X. Elements: one by one, whatever their dtypes and addresses.
+template <class T, class X = T, int kAtOnce = 1>
 struct Groups {
   using Compute = decltype(widen(T()));
+  static constexpr int kGroups = kAtOnce;
+  // Held beside a formula's: halves as they lie in memory.
+  static constexpr int kExtraNumbers = sizeof(T) < 4 ? 2 * kAtOnce : 0;
 };
 template <class C>
 struct Elements {
   using Compute = C;
+  static constexpr int kGroups = 1, kExtraNumbers = 0;
 };
 
-// Of kCount operands side by side, elements [j, j + kGroup) of a row: the first kCount inputs of each in v.
+// Elements that a thread takes at a time.
+template <class Access>
+constexpr int kWidth = Access::kGroups * kGroup;
+
+// kCount operands side by side, of the row whose offset in each is `row`.
 template <class Access, int kCount>
 class Inputs;
 
-template <class T, class X, int kCount>
-class Inputs<Groups<T, X>, kCount> {
+template <class T, class X, int kAtOnce, int kCount>
+class Inputs<Groups<T, X, kAtOnce>, kCount> {
  public:
-  using C = typename Groups<T, X>::Compute;
+  using Access = Groups<T, X, kAtOnce>;
+  using C = typename Access::Compute;
 
-  // Of the row whose offset in each operand is `row`.
   __device__ __forceinline__ Inputs(const Operand* operands, const int64_t* row) : operands_(operands) {
     for (int i = 0; i < kCount; ++i) {
-      const int64_t size = i < kCount - 1 ? sizeof(T) : sizeof(X);
+      const int64_t size = i < kLast ? sizeof(T) : sizeof(X);
       row_[i] = static_cast<const char*>(operands[i].data) + row[i] * size;
       if (operands[i].scalar) value_[i] = read<C>(operands[i], row[i]);
     }
   }
 
-  template <class Fill, int kWidth>
-  __device__ __forceinline__ void view(int64_t j, int64_t, Fill, C (&v)[kGroup][kWidth]) const {
-    for (int i = 0; i < kCount; ++i) {
-      C group[kGroup] = {value_[i], value_[i], value_[i], value_[i]};
-      if (!operands_[i].scalar) {
-        if (i < kCount - 1) load_group(reinterpret_cast<const T*>(row_[i]) + j, group);
-        if (i == kCount - 1) load_group(reinterpret_cast<const X*>(row_[i]) + j, group);
-      }
-      for (int k = 0; k < kGroup; ++k) v[k][i] = group[k];
+  // f(g, v) for each group g of elements [j, j + kWidth), with the first kCount inputs of its elements in v. All loads
+  // come before the first use of one.
+  template <int kInputs, class Fill, class F>
+  __device__ __forceinline__ void for_each_group(int64_t j, int64_t, Fill, F f) const {
+    Pack<T, kWidth<Access>> packs[kCount];
+    for (int i = 0; i < kLast; ++i) packs[i] = load<T>(i, j);
+    const Pack<X, kWidth<Access>> last = load<X>(kLast, j);
+    for (int g = 0; g < kAtOnce; ++g) {
+      C v[kGroup][kInputs];
+      for (int i = 0; i < kLast; ++i) widen_group(packs[i], g, i, v);
+      widen_group(last, g, kLast, v);
+      f(g, v);
     }
   }
 
  private:
+  static constexpr int kLast = kCount - 1;
+  // Can one value that stands for the whole event be put into a Pack? In others it might not be exact.
+  template <class Stored>
+  static constexpr bool kHoldsValue = std::is_same_v<Stored, C>;
+
+  template <class Stored>
+  __device__ __forceinline__ Pack<Stored, kWidth<Access>> load(int i, int64_t j) const {
+    Pack<Stored, kWidth<Access>> pack;
+    if constexpr (kHoldsValue<Stored>)
+      for (Stored& value : pack.value) value = value_[i];
+    if (!operands_[i].scalar) pack = load_pack<kWidth<Access>>(reinterpret_cast<const Stored*>(row_[i]) + j);
+    return pack;
+  }
+
+  template <class Stored, int kInputs>
+  __device__ __forceinline__ void widen_group(const Pack<Stored, kWidth<Access>>& pack, int g, int i,
+                                              C (&v)[kGroup][kInputs]) const {
+    for (int k = 0; k < kGroup; ++k) v[k][i] = value_[i];
+    if (!kHoldsValue<Stored> && operands_[i].scalar) return;
+    for (int k = 0; k < kGroup; ++k) v[k][i] = widen(pack.value[g * kGroup + k]);
+  }
+
   const Operand* operands_;
   const char* row_[kCount];
   C value_[kCount] = {};
@@ -146,13 +182,15 @@ class Inputs<Elements<Compute>, kCount> {
   __device__ __forceinline__ Inputs(const Operand* operands, const int64_t* row) : operands_(operands), row_(row) {}
 
   // Past the end of the row, fill(i).
-  template <class Fill, int kWidth>
-  __device__ __forceinline__ void view(int64_t j, int64_t event, Fill fill, C (&v)[kGroup][kWidth]) const {
+  template <int kInputs, class Fill, class F>
+  __device__ __forceinline__ void for_each_group(int64_t j, int64_t event, Fill fill, F f) const {
+    C v[kGroup][kInputs];
     for (int k = 0; k < kGroup; ++k)
       for (int i = 0; i < kCount; ++i) {
         const int64_t at = operands_[i].scalar ? row_[i] : row_[i] + j + k;
         v[k][i] = j + k < event ? read<C>(operands_[i], at) : static_cast<C>(fill(i));
       }
+    f(0, v);
   }
 
  private:
@@ -160,14 +198,15 @@ class Inputs<Elements<Compute>, kCount> {
   const int64_t* row_;
 };
 
-template <class T, class X, class C>
-__device__ __forceinline__ void write_group(Groups<T, X>, const Operand& out, int64_t row, int64_t j, int64_t,
-                                            const C* v) {
-  with_element(out, row + j, [&](auto* to) { store_group(to, v); });
+// Elements [j, j + kWidth) of a row of an output.
+template <class T, class X, int kAtOnce, class C>
+__device__ __forceinline__ void write_groups(Groups<T, X, kAtOnce>, const Operand& out, int64_t row, int64_t j, int64_t,
+                                             const C* v) {
+  with_element(out, row + j, [&](auto* to) { store_pack<kAtOnce * kGroup>(to, v); });
 }
 template <class C>
-__device__ __forceinline__ void write_group(Elements<C>, const Operand& out, int64_t row, int64_t j, int64_t event,
-                                            const C* v) {
+__device__ __forceinline__ void write_groups(Elements<C>, const Operand& out, int64_t row, int64_t j, int64_t event,
+                                             const C* v) {
   for (int k = 0; k < kGroup; ++k)
     if (j + k < event) write(out, row + j + k, v[k]);
 }

@@ -19,19 +19,19 @@ inline int64_t size_of(DType dtype) {
   }
 }
 
-// Does every group of the operand's rows stand where a Pack may?
-inline bool is_aligned(const Operand& operand, const Rows& rows) {
-  const int64_t size = size_of(operand.dtype), pack = size < 4 ? kGroup * size : 16;
+// Can the operand's rows be read in packs of so many elements?
+inline bool is_aligned(const Operand& operand, const Rows& rows, int64_t count) {
+  const int64_t size = size_of(operand.dtype), pack = pack_alignment(count * size);
   bool aligned = static_cast<int64_t>(reinterpret_cast<uintptr_t>(operand.data)) % pack == 0;
   for (int d = 0; d < rows.dims; ++d) aligned = aligned && operand.stride[d] * size % pack == 0;
   return aligned;
 }
 
-// Can the problem's rows be read and its `outputs` elementwise ones be written in whole groups?
-inline bool in_whole_groups(const Problem& p, int inputs, int outputs) {
-  bool whole = p.rows.event % kGroup == 0;
-  for (int i = 0; i < inputs; ++i) whole = whole && (p.in[i].scalar || is_aligned(p.in[i], p.rows));
-  for (int o = 0; o < outputs; ++o) whole = whole && (!p.out[o].wanted || is_aligned(p.out[o], p.rows));
+// Can the problem's rows be read and its `outputs` elementwise ones be written in packs of so many elements?
+inline bool in_packs(const Problem& p, int inputs, int outputs, int64_t count) {
+  bool whole = p.rows.event % count == 0;
+  for (int i = 0; i < inputs; ++i) whole = whole && (p.in[i].scalar || is_aligned(p.in[i], p.rows, count));
+  for (int o = 0; o < outputs; ++o) whole = whole && (!p.out[o].wanted || is_aligned(p.out[o], p.rows, count));
   return whole;
 }
 
@@ -48,29 +48,38 @@ inline DType common_dtype(const Problem& p, int count) {
   return common;
 }
 
-// f of the type T, for parameters, and X, for x, of the fastest access that there is for the problem. kData: is the
-// last of the inputs x, which may be of another dtype than the parameters?
+// f of the access in groups that the problem's rows allow: two at a time where one would not fill 16 bytes.
+template <class T, class X, class F>
+void with_groups(const Problem& p, int inputs, int outputs, F f) {
+  if constexpr (kGroup * sizeof(T) < kMaxAccess) {
+    if (in_packs(p, inputs, outputs, 2 * kGroup)) return f(Groups<T, X, 2>());
+  }
+  f(Groups<T, X>());
+}
+
+// f of the fastest access that there is for the problem. kData: is the last of the inputs x, which may be of another
+// dtype than the parameters?
 template <int kInputs, bool kData, class F>
 void with_access(const Problem& p, int outputs, F f) {
   const DType type = common_dtype(p, kData ? kInputs - 1 : kInputs);
   const Operand& last = p.in[kInputs - 1];
   const DType data = !kData || last.scalar ? type : last.dtype;
-  const bool whole = in_whole_groups(p, kInputs, outputs);
+  const bool whole = in_packs(p, kInputs, outputs, kGroup);
   if (p.wide) return whole && type == DType::f64 && data == type ? f(Groups<double>()) : f(Elements<double>());
   if (whole && data == type) {
-    if (type == DType::f32) return f(Groups<float>());
-    if (type == DType::bf16) return f(Groups<bfloat16>());
-    if (type == DType::f16) return f(Groups<float16>());
+    if (type == DType::f32) return with_groups<float, float>(p, kInputs, outputs, f);
+    if (type == DType::bf16) return with_groups<bfloat16, bfloat16>(p, kInputs, outputs, f);
+    if (type == DType::f16) return with_groups<float16, float16>(p, kInputs, outputs, f);
   }
   if constexpr (kData) {
     if (whole && data == DType::u8) {
-      if (type == DType::f32) return f(Groups<float, uint8_t>());
-      if (type == DType::bf16) return f(Groups<bfloat16, uint8_t>());
-      if (type == DType::f16) return f(Groups<float16, uint8_t>());
+      if (type == DType::f32) return with_groups<float, uint8_t>(p, kInputs, outputs, f);
+      if (type == DType::bf16) return with_groups<bfloat16, uint8_t>(p, kInputs, outputs, f);
+      if (type == DType::f16) return with_groups<float16, uint8_t>(p, kInputs, outputs, f);
     }
     if (whole && data == DType::f32) {
-      if (type == DType::bf16) return f(Groups<bfloat16, float>());
-      if (type == DType::f16) return f(Groups<float16, float>());
+      if (type == DType::bf16) return with_groups<bfloat16, float>(p, kInputs, outputs, f);
+      if (type == DType::f16) return with_groups<float16, float>(p, kInputs, outputs, f);
     }
   }
   f(Elements<float>());
@@ -112,6 +121,15 @@ inline Problem with_neighbours_sharing(const Problem& p, int inputs) {
   permute(p.noise.row_stride, q.noise.row_stride);
   permute(p.noise.sample_stride, q.noise.sample_stride);
   return q;
+}
+
+// Blocks that are to run side by side, so that enough loads are under way to keep the memory busy. They bound the
+// registers; how many a thread needs goes with the numbers that it holds for each element.
+template <class Access>
+constexpr int blocks_abreast(int numbers) {
+  if (sizeof(typename Access::Compute) == 8) return numbers > 8 ? 1 : 2;
+  const int held = numbers + Access::kExtraNumbers;
+  return held > 11 ? 2 : held > 9 ? 3 : 4;
 }
 
 inline unsigned grid_for(int64_t blocks) { return static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks); }

@@ -18,48 +18,54 @@ __device__ __forceinline__ C as_stored(DType dtype, C z) {
 // The term's inputs are mean, scale, prior mean and prior scale, and z if it has five; each row has its sum then, and
 // otherwise only those of the first samples. The tree is that of sum_rows, and z is what normal_rsample gives.
 template <class Term, ScaleKind kKind, class Access>
-__global__ void __launch_bounds__(kMaxThreads, sizeof(typename Access::Compute) == 4 ? 3 : 1)
+__global__ void __launch_bounds__(kMaxThreads, (blocks_abreast<Access>(Term::kInputs + 8)))
     sample_rows_kernel(const __grid_constant__ Problem p, const __grid_constant__ SumPlan plan) {
   using C = typename Access::Compute;
   constexpr int kOperands = 4;
   constexpr bool kSumsZ = Term::kInputs > kOperands;
   const NoiseGroups noise(p.noise, p.rows.event);
-  for_each_span(plan, [&](bool exists, int64_t row, int64_t span, int lane) {
-    C sum(0);
+  for_each_span(plan, [&](bool exists, int64_t row, int64_t span, int thread) {
+    LaneSums<C, Access::kGroups> sums;
     RowOffsets<kOperands> at;
     const int length = span_length(p.rows.event, span);
     if (exists) at.advance(p, 0, p.rows.dims, row);
     const bool summed = kSumsZ || at.sample == 0;
-    if (exists && kGroup * lane < length) {
+    if (exists && kWidth<Access> * thread < length) {
       const Inputs<Access, kOperands> inputs(p.in, at.in);
       const int64_t z_at = output_offset(p, p.out[0], p.rows.dims, row);
-      sum = lane_sum<Term, C>(length, lane, plan.lanes, [&](int offset, auto& v) {
+      const auto neutral = [](int i) { return Term::neutral(i); };
+      sums = sum_lanes<Term, C, Access::kGroups>(length, thread, plan.team, [&](int offset, auto add) {
         const int64_t j = span * kSpan + offset;
-        inputs.view(j, p.rows.event, [](int i) { return Term::neutral(i); }, v);
-        float epsilon[kGroup];
-        noise.draw(at.row, at.sample, j, epsilon);
-        C z[kGroup];
-        for (int k = 0; k < kGroup; ++k) {
-          const C in[3] = {v[k][0], v[k][1], C(epsilon[k])};
-          NormalRsample<kKind>::apply(in, in, &z[k]);
-        }
-        write_group(Access(), p.out[0], z_at, j, p.rows.event, z);
-        if constexpr (kSumsZ)
-          for (int k = 0; k < kGroup; ++k)
-            v[k][4] = j + k < p.rows.event ? as_stored(p.out[0].dtype, z[k]) : static_cast<C>(Term::neutral(4));
-        return summed;
+        C z[kWidth<Access>];
+        inputs.template for_each_group<Term::kInputs>(j, p.rows.event, neutral, [&](int g, auto& v) {
+          const int64_t first = j + g * kGroup;
+          float epsilon[kGroup];
+          noise.draw(at.row, at.sample, first, epsilon);
+          for (int k = 0; k < kGroup; ++k) {
+            const C in[3] = {v[k][0], v[k][1], C(epsilon[k])};
+            C& sampled = z[g * kGroup + k];
+            NormalRsample<kKind>::apply(in, in, &sampled);
+            if constexpr (kSumsZ)
+              v[k][4] =
+                  first + k < p.rows.event ? as_stored(p.out[0].dtype, sampled) : static_cast<C>(Term::neutral(4));
+          }
+          if (summed) add(g, v);
+        });
+        write_groups(Access(), p.out[0], z_at, j, p.rows.event, z);
       });
     }
-    sum = add_lanes(sum, plan.lanes);
-    if (exists && summed && lane == 0) write_sum(p, p.out[1], plan, row, span, sum);
+    const C sum = add_lanes(sums, plan.team);
+    if (exists && summed && thread == 0) write_sum(p, p.out[1], plan, row, span, sum);
   });
 }
 
 template <class Term, ScaleKind kKind>
 void sample_rows(const Problem& problem, Stream stream) {
   const Problem p = with_neighbours_sharing(problem, 4);
-  with_access<4, false>(
-      p, 1, [&](auto access) { launch_sums(&sample_rows_kernel<Term, kKind, decltype(access)>, p, stream); });
+  with_access<4, false>(p, 1, [&](auto access) {
+    using Access = decltype(access);
+    launch_sums<Access::kGroups>(&sample_rows_kernel<Term, kKind, Access>, p, stream);
+  });
 }
 
 }  // namespace vae_ext::cuda

@@ -13,10 +13,10 @@ __global__ void __launch_bounds__(kMaxThreads) sum_spans_kernel(const __grid_con
     if (row >= rows) return;  // With its whole warp.
     RowOffsets<1> at;
     at.advance(p, 0, p.rows.dims, row);
-    double sum = 0.0;
+    LaneSums<double, 1> sums;
     for (int64_t span = lane; span < p.rows.event; span += kWarp)
-      sum += static_cast<const double*>(p.in[0].data)[at.in[0] + span];
-    sum = add_lanes(sum, kWarp);
+      sums.lane[0] += static_cast<const double*>(p.in[0].data)[at.in[0] + span];
+    const double sum = add_lanes(sums, kWarp);
     if (lane == 0) write(p.out[0], output_offset(p, p.out[0], p.rows.dims, row), p.factor * sum + p.constant);
   }
 }
@@ -29,7 +29,8 @@ void sum_spans(const Problem& p, Stream stream) {
 }
 
 void sum_event(const Problem& p, Stream stream) {
-  launch_sums(&sum_rows_kernel<Plain<Identity>, Elements<double>>, p, stream);
+  using Access = Elements<double>;
+  launch_sums<Access::kGroups>(&sum_rows_kernel<Plain<Identity>, Access>, p, stream);
 }
 
 }  // namespace vae_ext::cuda

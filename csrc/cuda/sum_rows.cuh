@@ -3,7 +3,8 @@
 //   up to 64 terms of a lane: each accumulator in order, then by pairs                  (a segment of 64 * lanes)
 //   segments in order                                                                   (a span of 16384)
 //   lanes by halves inside a warp, warps in order, then spans in double                 (sum_spans)
-// How a group is loaded does not enter into it, nor its dtype, nor where other rows lie.
+// A thread has one lane, or two neighbouring ones where it takes two groups at a time; neither that, nor how a group is
+// loaded, nor its dtype, nor where other rows lie enters into the tree.
 #pragma once
 
 #include "../math/formula.h"
@@ -14,55 +15,77 @@ namespace vae_ext::cuda {
 constexpr int kWarp = 32;
 constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
 
-// How the rows of a problem are summed: units are spans of rows, `lanes` threads to each, a power of two.
+// How the rows of a problem are summed: units are spans of rows, a team of threads to each, a power of two.
 struct SumPlan {
   int64_t units, spans;
-  int lanes, lane_bits, threads;
+  int team, team_bits, threads;
 };
 
-// Enough lanes for a row's loads to be under way together, no more than it keeps busy.
-inline SumPlan plan_sums(const Rows& rows) {
+// Enough lanes for a row's loads to be under way together, no more than it keeps busy; kGroups of them to a thread.
+template <int kGroups>
+SumPlan plan_sums(const Rows& rows) {
   const int64_t event = rows.event, spans = event <= kSpan ? 1 : divide_up(event, kSpan);
-  const int bits = event <= 64 ? 3 : event <= 128 ? 4 : event <= 3072 ? 5 : event <= 6144 ? 6 : event <= 12288 ? 7 : 8;
+  const int lane_bits = event <= 64      ? 3
+                        : event <= 128   ? 4
+                        : event <= 3072  ? 5
+                        : event <= 6144  ? 6
+                        : event <= 12288 ? 7
+                                         : 8;
+  const int bits = lane_bits - (kGroups - 1);
   return {count_rows(rows, 0, rows.dims) * spans, spans, 1 << bits, bits, bits == 8 ? kMaxThreads : kMaxThreads / 2};
 }
 
-// One lane's part of elements [0, length). view(j, v) gives the group from j on, and says whether it counts.
+// The sum of each of a thread's lanes.
+template <class C, int kGroups>
+struct LaneSums {
+  static_assert(kGroups == 1 || kGroups == 2);
+  C lane[kGroups] = {};
+};
+
+// Of elements [0, length). for_each_group(j, f) is to call f(g, v) for the groups from element j on that count.
 //
 // The value of a lane's terms is taken before lanes are added up: a warp takes the logarithm of a Bernoulli for all its
 // lanes in the time that it takes for one, and no product of factors passes kMaxTerms.
-template <class Term, class C, class View>
-__device__ __forceinline__ C lane_sum(int length, int lane, int lanes, View view) {
-  C total(0);
+template <class Term, class C, int kGroups, class ForEachGroup>
+__device__ __forceinline__ LaneSums<C, kGroups> sum_lanes(int length, int thread, int team,
+                                                          ForEachGroup for_each_group) {
+  constexpr int kThreadWidth = kGroups * kGroup;
+  const int segment_length = kMaxTerms * kGroups * team;
+  LaneSums<C, kGroups> sums;
 #pragma unroll 1
-  for (int segment = 0; segment < length; segment += kMaxTerms * lanes) {
-    const int rest = length - segment, end = segment + (rest < kMaxTerms * lanes ? rest : kMaxTerms * lanes);
-    typename Term::template Sum<C> sum[kGroup];
-    for (int k = 0; k < kGroup; ++k) sum[k] = Term::template zero<C>();
-    for (int j = segment + kGroup * lane; j < end; j += kGroup * lanes) {
-      C v[kGroup][Term::kInputs];
-      if (!view(j, v)) continue;
-      for (int k = 0; k < kGroup; ++k) Term::add(sum[k], v[k]);
+  for (int segment = 0; segment < length; segment += segment_length) {
+    const int rest = length - segment, end = segment + (rest < segment_length ? rest : segment_length);
+    typename Term::template Sum<C> sum[kGroups][kGroup];
+    for (int g = 0; g < kGroups; ++g)
+      for (int k = 0; k < kGroup; ++k) sum[g][k] = Term::template zero<C>();
+    for (int j = segment + kThreadWidth * thread; j < end; j += kThreadWidth * team)
+      for_each_group(j, [&](int g, const C(&v)[kGroup][Term::kInputs]) {
+        for (int k = 0; k < kGroup; ++k) Term::add(sum[g][k], v[k]);
+      });
+    for (int g = 0; g < kGroups; ++g) {
+      Term::merge(sum[g][0], sum[g][1]);
+      Term::merge(sum[g][2], sum[g][3]);
+      Term::merge(sum[g][0], sum[g][2]);
+      sums.lane[g] = sums.lane[g] + Term::value(sum[g][0]);
     }
-    Term::merge(sum[0], sum[1]);
-    Term::merge(sum[2], sum[3]);
-    Term::merge(sum[0], sum[2]);
-    total = total + Term::value(sum[0]);
   }
-  return total;
+  return sums;
 }
 
-// The sum of all lanes of a row, in each of them. Every thread of the block takes part.
-template <class C>
-__device__ __forceinline__ C add_lanes(C sum, int lanes) {
+// The sum of all lanes of a row, in each thread of its team. Every thread of the block takes part.
+template <class C, int kGroups>
+__device__ __forceinline__ C add_lanes(LaneSums<C, kGroups> sums, int team) {
+  constexpr int kWarpOfLanes = kWarp / kGroups;  // In threads.
 #pragma unroll 1
-  for (int half = (lanes < kWarp ? lanes : kWarp) >> 1; half > 0; half >>= 1)
-    sum = sum + __shfl_xor_sync(kAllLanes, sum, half);
-  if (lanes <= kWarp) return sum;
-  VAE_EXT_SHARED(C, warp_sum, kMaxThreads / kWarp);
-  const unsigned thread = threadIdx.x, first = (thread & -lanes) / kWarp, count = lanes / kWarp;
+  for (int half = (team < kWarpOfLanes ? team : kWarpOfLanes) >> 1; half > 0; half >>= 1)
+    for (int g = 0; g < kGroups; ++g) sums.lane[g] = sums.lane[g] + __shfl_xor_sync(kAllLanes, sums.lane[g], half);
+  C sum = sums.lane[0];
+  if constexpr (kGroups == 2) sum = sum + sums.lane[1];
+  if (team <= kWarpOfLanes) return sum;
+  VAE_EXT_SHARED(C, warp_sum, kMaxThreads / kWarpOfLanes);
+  const unsigned thread = threadIdx.x, first = (thread & -team) / kWarpOfLanes, count = team / kWarpOfLanes;
   __syncthreads();  // The sums of the rows before have been read.
-  if (thread % kWarp == 0) warp_sum[thread / kWarp] = sum;
+  if (thread % kWarpOfLanes == 0) warp_sum[thread / kWarpOfLanes] = sum;
   __syncthreads();
   C total = warp_sum[first];
 #pragma unroll 1
@@ -82,15 +105,15 @@ __device__ __forceinline__ void write_sum(const Problem& p, const Operand& out, 
   }
 }
 
-// f(exists, row, span, lane) for the units that a block takes side by side, and again until there are no more. Past the
-// last unit a thread still takes part, with exists = false.
+// f(exists, row, span, thread of the team) for the units that a block takes side by side, and again until there are no
+// more. Past the last unit a thread still takes part, with exists = false.
 template <class F>
 __device__ __forceinline__ void for_each_span(const SumPlan& plan, F f) {
-  const int thread = static_cast<int>(threadIdx.x), abreast = plan.threads >> plan.lane_bits;
+  const int thread = static_cast<int>(threadIdx.x), abreast = plan.threads >> plan.team_bits;
 #pragma unroll 1
   for (int64_t first = int64_t{blockIdx.x} * abreast; first < plan.units; first += int64_t{gridDim.x} * abreast) {
-    const int64_t unit = first + (thread >> plan.lane_bits), row = plan.spans == 1 ? unit : divide(unit, plan.spans);
-    f(unit < plan.units, row, unit - row * plan.spans, thread & (plan.lanes - 1));
+    const int64_t unit = first + (thread >> plan.team_bits), row = plan.spans == 1 ? unit : divide(unit, plan.spans);
+    f(unit < plan.units, row, unit - row * plan.spans, thread & (plan.team - 1));
   }
 }
 
@@ -100,39 +123,41 @@ VAE_EXT_INLINE int span_length(int64_t event, int64_t span) {
 }
 
 template <class Term, class Access>
-__global__ void __launch_bounds__(kMaxThreads, sizeof(typename Access::Compute) == 4 ? 4 : 2)
+__global__ void __launch_bounds__(kMaxThreads, (blocks_abreast<Access>(Term::kInputs + 3)))
     sum_rows_kernel(const __grid_constant__ Problem p, const __grid_constant__ SumPlan plan) {
   using C = typename Access::Compute;
-  for_each_span(plan, [&](bool exists, int64_t row, int64_t span, int lane) {
-    C sum(0);
+  for_each_span(plan, [&](bool exists, int64_t row, int64_t span, int thread) {
+    LaneSums<C, Access::kGroups> sums;
     RowOffsets<Term::kInputs> at;
     const int length = span_length(p.rows.event, span);
     if (exists) at.advance(p, 0, p.rows.dims, row);
-    if (exists && kGroup * lane < length) {
+    if (exists && kWidth<Access> * thread < length) {
       const Inputs<Access, Term::kInputs> inputs(p.in, at.in);
-      sum = lane_sum<Term, C>(length, lane, plan.lanes, [&](int j, auto& v) {
-        inputs.view(span * kSpan + j, p.rows.event, [](int i) { return Term::neutral(i); }, v);
-        return true;
+      const auto neutral = [](int i) { return Term::neutral(i); };
+      sums = sum_lanes<Term, C, Access::kGroups>(length, thread, plan.team, [&](int j, auto add) {
+        inputs.template for_each_group<Term::kInputs>(span * kSpan + j, p.rows.event, neutral, add);
       });
     }
-    sum = add_lanes(sum, plan.lanes);
-    if (exists && lane == 0) write_sum(p, p.out[0], plan, row, span, sum);
+    const C sum = add_lanes(sums, plan.team);
+    if (exists && thread == 0) write_sum(p, p.out[0], plan, row, span, sum);
   });
 }
 
 // Launches one of the kernels that sum rows; no rows are no launch.
-template <class Kernel>
+template <int kGroups, class Kernel>
 void launch_sums(Kernel* kernel, const Problem& p, Stream stream) {
-  const SumPlan plan = plan_sums(p.rows);
+  const SumPlan plan = plan_sums<kGroups>(p.rows);
   if (plan.units == 0) return;
-  launch(kernel, grid_for(divide_up(plan.units << plan.lane_bits, plan.threads)), plan.threads, stream, p, plan);
+  launch(kernel, grid_for(divide_up(plan.units << plan.team_bits, plan.threads)), plan.threads, stream, p, plan);
 }
 
 template <class Term, bool kData = false>
 void sum_rows(const Problem& problem, Stream stream) {
   const Problem p = with_neighbours_sharing(problem, Term::kInputs);
-  with_access<Term::kInputs, kData>(
-      p, 0, [&](auto access) { launch_sums(&sum_rows_kernel<Term, decltype(access)>, p, stream); });
+  with_access<Term::kInputs, kData>(p, 0, [&](auto access) {
+    using Access = decltype(access);
+    launch_sums<Access::kGroups>(&sum_rows_kernel<Term, Access>, p, stream);
+  });
 }
 
 }  // namespace vae_ext::cuda
