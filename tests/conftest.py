@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+
+CPU_ONLY_FILES = [
+    path.name
+    for path in sorted(Path(__file__).parent.glob("test_*.py"))
+    if re.search(r"^pytestmark = pytest\.mark\.cpu_only\(", path.read_text(), re.MULTILINE)
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,9 +28,19 @@ def pytest_configure(config: pytest.Config) -> None:
     device = config.getoption("--device")
     if device == "cpu":
         return
-    if not torch.cuda.is_available():
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError(f"--device is {device}, but torch {torch.__version__} sees no CUDA device")
     torch.set_default_device(device)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """On a device, files that are about the CPU alone are not even imported: that may take what is not there."""
+    return True if config.getoption("--device") != "cpu" and collection_path.name in CPU_ONLY_FILES else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("--device") != "cpu":
+        terminalreporter.write_line(f"about the CPU alone, and left out: {', '.join(CPU_ONLY_FILES)}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests import accuracy
 from tests.cases import CASES, Case, as_tuple, cotangents
-from tests.emulation.cases import (
+from tests.cuda_cases import (
     BROADCAST_CASES,
     KIND_CASES,
     LARGE_CASES,

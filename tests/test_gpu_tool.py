@@ -68,6 +68,19 @@ def test_results_fit_a_few_files(tmp_path: Path) -> None:
     assert parts[0].env["TORCH_CUDA_ARCH_LIST"] == "9.0"
 
 
+def test_the_tests_of_a_device_need_no_command_line() -> None:
+    """They can be collected, here for the device that computes nothing, without what only `vae-ext` needs."""
+    code = (
+        "import sys, pytest; sys.modules |= dict.fromkeys(['typer', 'rich', 'pooch']); "
+        # Sparse tensors are what meta does not have.
+        "sys.exit(pytest.main(['--device', 'meta', '--collect-only', '-q', '--ignore', 'tests/test_fuzz.py']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    assert "test_cuda.py" in done.stdout
+    assert "left out: test_aevb" in done.stdout
+
+
 def test_the_sanitizer_is_found_in_the_toolkit(tmp_path: Path) -> None:
     program = tmp_path / "bin" / "compute-sanitizer"
     program.parent.mkdir()

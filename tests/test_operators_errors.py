@@ -28,6 +28,12 @@ def _case(operator: str, shape: tuple[int, ...] = (4, 5)) -> Case:
     return Case(operator, dict.fromkeys(roles.get(operator, ("mean", "scale")), shape))
 
 
+def _generator_state() -> torch.Tensor:
+    """Of the generator that a state would be drawn from."""
+    device = torch.get_default_device()
+    return torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
+
+
 def _assert_rejected(operator: str, *words: str, **changes: Any) -> None:
     """The operator, its arguments changed so, raises a sentence with all of `words`."""
     kwargs = {name: value for name, value in (_case(operator).make() | changes).items() if value is not MISSING}
@@ -195,9 +201,9 @@ class TestNoise:
         ids=lambda changes: ",".join(changes),
     )
     def test_a_refused_call_draws_nothing(self, operator: str, changes: dict[str, Any]) -> None:
-        before = torch.get_rng_state()
+        before = _generator_state()
         _assert_rejected(operator, **changes, rng_state=MISSING)
-        assert torch.equal(torch.get_rng_state(), before)
+        assert torch.equal(_generator_state(), before)
 
 
 def test_scales_and_priors_are_tensors_or_numbers() -> None:
@@ -215,9 +221,9 @@ def test_scales_and_priors_are_tensors_or_numbers() -> None:
     ids=["event", "batch", "more batch", "dtype"],
 )
 def test_a_refused_prior_draws_nothing(operator: str, prior_mean: torch.Tensor) -> None:
-    before = torch.get_rng_state()
+    before = _generator_state()
     _assert_rejected(operator, prior_mean=prior_mean, rng_state=MISSING)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(_generator_state(), before)
 
 
 @pytest.mark.parametrize("integer", [np.int64, np.uint8, torch.tensor])

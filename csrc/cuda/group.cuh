@@ -198,11 +198,12 @@ class Inputs<Elements<Compute>, kCount> {
   const int64_t* row_;
 };
 
-// Elements [j, j + kWidth) of a row of an output.
+// Elements [j, j + kWidth) of a row of an output, which where rows are read in groups is of type T or C.
 template <class T, class X, int kAtOnce, class C>
 __device__ __forceinline__ void write_groups(Groups<T, X, kAtOnce>, const Operand& out, int64_t row, int64_t j, int64_t,
                                              const C* v) {
-  with_element(out, row + j, [&](auto* to) { store_pack<kAtOnce * kGroup>(to, v); });
+  if (std::is_same_v<T, C> || out.dtype == DType::f32) return store_pack<kAtOnce * kGroup>(element<C>(out, row + j), v);
+  store_pack<kAtOnce * kGroup>(element<T>(out, row + j), v);
 }
 template <class C>
 __device__ __forceinline__ void write_groups(Elements<C>, const Operand& out, int64_t row, int64_t j, int64_t event,

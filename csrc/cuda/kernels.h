@@ -2,7 +2,7 @@
 // same noise and the same bits for whatever is elementwise; sums in a tree of their own, a function of the event alone.
 //
 // Every pointer in a Problem is the current device's, and read there; nothing waits for the device or allocates on it.
-// An input without data stands for zero. Inputs, x among them, and outputs are of any dtype in DType.
+// An input without data stands for zero. Inputs, x among them, are of any dtype in DType, outputs of any but u8.
 #pragma once
 
 #include "../rows.h"

@@ -27,6 +27,8 @@ inline bool is_aligned(const Operand& operand, const Rows& rows, int64_t count) 
   return aligned;
 }
 
+inline DType compute_dtype(const Problem& p) { return p.wide ? DType::f64 : DType::f32; }
+
 // Can the problem's rows be read and its `outputs` elementwise ones be written in packs of so many elements?
 inline bool in_packs(const Problem& p, int inputs, int outputs, int64_t count) {
   bool whole = p.rows.event % count == 0;
@@ -35,9 +37,17 @@ inline bool in_packs(const Problem& p, int inputs, int outputs, int64_t count) {
   return whole;
 }
 
+// Are the outputs of one dtype with the parameters, or of that which is computed in?
+inline bool outputs_follow(const Problem& p, int outputs, DType type) {
+  bool follow = true;
+  for (int o = 0; o < outputs; ++o)
+    follow = follow && (!p.out[o].wanted || p.out[o].dtype == type || p.out[o].dtype == compute_dtype(p));
+  return follow;
+}
+
 // The dtype that inputs [0, count) have in common, one value for the whole event apart, or u8 if they have none.
 inline DType common_dtype(const Problem& p, int count) {
-  DType common = p.wide ? DType::f64 : DType::f32;
+  DType common = compute_dtype(p);
   bool found = false;
   for (int i = 0; i < count; ++i) {
     if (p.in[i].scalar) continue;
@@ -64,7 +74,7 @@ void with_access(const Problem& p, int outputs, F f) {
   const DType type = common_dtype(p, kData ? kInputs - 1 : kInputs);
   const Operand& last = p.in[kInputs - 1];
   const DType data = !kData || last.scalar ? type : last.dtype;
-  const bool whole = in_packs(p, kInputs, outputs, kGroup);
+  const bool whole = in_packs(p, kInputs, outputs, kGroup) && outputs_follow(p, outputs, type);
   if (p.wide) return whole && type == DType::f64 && data == type ? f(Groups<double>()) : f(Elements<double>());
   if (whole && data == type) {
     if (type == DType::f32) return with_groups<float, float>(p, kInputs, outputs, f);

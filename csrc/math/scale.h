@@ -159,7 +159,7 @@ struct KindConstant {
   static constexpr ScaleKind kValue = kKind;
 };
 template <class F>
-VAE_EXT_INLINE auto with_kind(ScaleKind kind, F f) {
+VAE_EXT_HOST_INLINE auto with_kind(ScaleKind kind, F f) {
   switch (kind) {
     case ScaleKind::log_var:
       return f(KindConstant<ScaleKind::log_var>{});

@@ -13,22 +13,12 @@ bool names(uint32_t mask, int lane) { return (mask >> lane & 1u) != 0; }
 
 // The lane whose value a shuffle gives to `lane`: its own where the one asked for lies outside its part of the warp.
 int source_lane(Shuffle kind, int lane, int operand, int width) {
-  const int first = lane / width * width, last = first + width - 1;
-  if (kind == Shuffle::from_lane) return first + (operand & (width - 1));
+  const int last = lane / width * width + width - 1;
   const int source = kind == Shuffle::down ? lane + operand : lane ^ operand;
   return source >= 0 && source <= last ? source : lane;
 }
 
-const char* name_of(Shuffle kind) {
-  switch (kind) {
-    case Shuffle::from_lane:
-      return "__shfl_sync";
-    case Shuffle::down:
-      return "__shfl_down_sync";
-    default:
-      return "__shfl_xor_sync";
-  }
-}
+const char* name_of(Shuffle kind) { return kind == Shuffle::down ? "__shfl_down_sync" : "__shfl_xor_sync"; }
 
 }  // namespace
 

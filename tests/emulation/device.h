@@ -17,15 +17,6 @@
 #define __grid_constant__
 
 using dim3 = vae_ext::emulation::Dim3;
-using uint3 = vae_ext::emulation::Dim3;
-
-// What 8 and 16 bytes of anything are loaded and stored as.
-struct [[gnu::may_alias]] alignas(8) uint2 {
-  unsigned x, y;
-};
-struct [[gnu::may_alias]] alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
 
 constexpr int warpSize = vae_ext::emulation::kWarp;
 
@@ -58,30 +49,12 @@ T shuffle(Shuffle kind, uint32_t mask, T value, int operand, int width) {
 }  // namespace vae_ext::emulation
 
 template <class T>
-T __shfl_sync(uint32_t mask, T value, int lane, int width = warpSize) {
-  return vae_ext::emulation::shuffle(vae_ext::emulation::Shuffle::from_lane, mask, value, lane, width);
-}
-template <class T>
 T __shfl_down_sync(uint32_t mask, T value, unsigned delta, int width = warpSize) {
   return vae_ext::emulation::shuffle(vae_ext::emulation::Shuffle::down, mask, value, static_cast<int>(delta), width);
 }
 template <class T>
 T __shfl_xor_sync(uint32_t mask, T value, int lanes, int width = warpSize) {
   return vae_ext::emulation::shuffle(vae_ext::emulation::Shuffle::exclusive_or, mask, value, lanes, width);
-}
-
-// Loads and stores that only say how the caches should treat them.
-template <class T>
-T __ldg(const T* from) {
-  return *from;
-}
-template <class T>
-T __ldcs(const T* from) {
-  return *from;
-}
-template <class T>
-void __stcs(T* to, T value) {
-  *to = value;
 }
 
 namespace vae_ext::cuda {

@@ -37,7 +37,7 @@ void run_grid(Dim3 grid, Dim3 block, const std::function<void()>& kernel);
 // Called by the running thread of a block.
 void sync_block();
 void sync_warp(uint32_t mask);
-enum class Shuffle { from_lane, down, exclusive_or };
+enum class Shuffle { down, exclusive_or };
 uint64_t shuffle_bits(Shuffle kind, uint32_t mask, uint64_t value, int operand, int width);
 void* shared_array(const void* declaration, size_t bytes);
 

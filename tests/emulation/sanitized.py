@@ -10,8 +10,18 @@ import pytest
 import torch
 
 from tests.cases import Case, select
+from tests.cuda_cases import (
+    BROADCAST_CASES,
+    KIND_CASES,
+    ROLES,
+    ROW_CASES,
+    SIZE_CASES,
+    X_CASES,
+    event_size,
+    results,
+    shifted,
+)
 from tests.emulation.build import Kind, build, run_sanitized
-from tests.emulation.cases import BROADCAST_CASES, KIND_CASES, ROLES, ROW_CASES, SIZE_CASES, X_CASES, results, shifted
 from tests.emulation.faults import FAULTS, check_found, check_silent, found_by
 from tests.emulation.operators import EmulatedCase
 from tests.emulation.recording import recording
@@ -20,8 +30,6 @@ KINDS: tuple[Kind, ...] = ("address", "thread")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # One for each number of lanes to a row, with tails and without.
 SIZES = (1, 3, 4, 33, 64, 127, 132, 784, 3076, 6145, 12288, 12289, 16388)
-
-
 # As many as the kernels ask for, and so few that each goes round its work.
 _NUMBERS_OF_BLOCKS = ((), ("2",))
 
@@ -56,14 +64,8 @@ def _calls(operator: str) -> Iterator[tuple[Case, torch.dtype]]:
         if case.operator == operator:
             yield case, torch.float32
     for case, dtype in itertools.product(SIZE_CASES, DTYPES):
-        if case.operator == operator and _event_size(case) in SIZES:
+        if case.operator == operator and event_size(case) in SIZES:
             yield case, dtype
-
-
-def _event_size(case: Case) -> int:
-    shape = next(iter(case.shapes.values()))
-    assert shape
-    return shape[-1]
 
 
 def _run(case: EmulatedCase, dtype: torch.dtype) -> None:

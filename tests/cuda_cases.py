@@ -1,4 +1,4 @@
-"""Cases beside those of the registry: for what a CUDA kernel divides its work by."""
+"""Cases beside those of the registry, for what a CUDA kernel divides its work by: emulated, and on a device."""
 
 from __future__ import annotations
 
@@ -91,6 +91,13 @@ X_CASES = [
 ]
 
 
+def event_size(case: Case) -> int:
+    """Of a case whose arguments all have one event dim."""
+    shape = next(iter(case.shapes.values()))
+    assert shape
+    return shape[-1]
+
+
 def results(case: Case, kwargs: dict[str, Any], grads: tuple[Tensor, ...] | None = None) -> dict[str, Tensor]:
     """The outputs and the gradients by name."""
     names = case.differentiable
@@ -103,6 +110,6 @@ def results(case: Case, kwargs: dict[str, Any], grads: tuple[Tensor, ...] | None
 
 def shifted(tensor: Tensor, elements: int) -> Tensor:
     """The same values so many elements further on in memory."""
-    memory = torch.zeros(tensor.numel() + elements, dtype=tensor.dtype)
+    memory = torch.zeros(tensor.numel() + elements, dtype=tensor.dtype, device=tensor.device)
     copy = memory[elements:].view(tensor.shape)
     return copy.copy_(tensor.detach()).requires_grad_(tensor.requires_grad)
