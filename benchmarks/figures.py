@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,20 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from benchmarks.results import Document, Row, times_as_fast
 from benchmarks.tables import samples_per_second
 
-# What a picture's digest is called among its metadata.
+# Each picture, and the part that it is of.
+PARTS = {
+    "speed.png": "operators",
+    "training.png": "training",
+    "scaling.png": "scaling",
+    "accuracy.png": "accuracy",
+}
+# What the digest is called among a picture's metadata.
 SOURCE = "Source"
 _DPI = 120
-# An error of zero has no place on a logarithmic axis.
-_SMALLEST_ERROR = 1e-10
+# No error, and one without bounds, have no place on a logarithmic axis but its edges.
+_SMALLEST_ERROR, _NOT_FINITE = 1e-12, 10.0
+# Whose errors, and how large a dot: what is equal shows as rings.
+_DOTS = {"compile": 90, "eager": 45, "ours": 14}
 _COLOURS = {
     "ours": "#c44e52",
     "ours, compile": "#8c2d31",
@@ -32,17 +42,12 @@ _AXES = {"batch": "datapoints", "event": "elements of a datapoint", "samples": "
 
 def draw(document: Document, folder: Path, digest: str) -> list[Path]:
     """Draws what there are rows for; returns the files."""
-    pictures: dict[str, tuple[str, Callable[[Document], Figure]]] = {
-        "speed.png": ("operators", speed),
-        "training.png": ("training", training),
-        "accuracy.png": ("accuracy", accuracy),
-        "scaling.png": ("scaling", scaling),
-    }
+    pictures = {"operators": speed, "training": training, "scaling": scaling, "accuracy": accuracy}
     drawn = []
-    for name, (part, picture) in pictures.items():
+    for name, part in PARTS.items():
         (folder / name).unlink(missing_ok=True)
         if document[part]:
-            picture(document).savefig(folder / name, dpi=_DPI, metadata={SOURCE: digest})
+            pictures[part](document).savefig(folder / name, dpi=_DPI, metadata={SOURCE: digest})
             drawn.append(folder / name)
     return drawn
 
@@ -78,7 +83,7 @@ def training(document: Document) -> Figure:
     """Samples per second over eager's, and peak memory, of each way to make a step."""
     rows = document["training"]
     panels = list(dict.fromkeys((row["model"], row["dtype"]) for row in rows))
-    figure = _figure(max(6.5, 3.1 * len(panels)), 5.6)
+    figure = _figure(max(8.5, 3.3 * len(panels)), 6.0)
     grid = figure.subplots(2, len(panels), sharey="row", squeeze=False)
     for column, (model, dtype) in enumerate(panels):
         chosen = [row for row in rows if (row["model"], row["dtype"]) == (model, dtype)]
@@ -92,42 +97,46 @@ def training(document: Document) -> Figure:
         bottom.set_xticklabels([f"{row['batch']:,}\n{_bytes(row['peak_bytes']['eager'])}" for row in chosen])
     grid[0][0].set_ylabel("samples per second\nover eager's")
     grid[1][0].set_ylabel("peak memory of a step\nover eager's")
-    figure.supxlabel("datapoints in a minibatch; below, what eager reaches", fontsize=9)
     _legend(figure, grid[0][0])
-    figure.suptitle(f"Whole training steps that differ in their operators alone. {_where(document)}", fontsize=10)
+    figure.suptitle(
+        "Whole training steps that differ in their operators alone; under each minibatch size, what eager reaches\n"
+        + _where(document),
+        fontsize=10,
+    )
     return figure
 
 
 def accuracy(document: Document) -> Figure:
-    """The worst error of each contestant, of outputs and gradients, for each dtype."""
+    """The worst error of each contestant, of outputs and of gradients, for each dtype."""
     rows = document["accuracy"]
-    dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
-    labels = list(dict.fromkeys((row["operator"], row["values"]) for row in rows))
-    places = _spaced(labels)
-    figure = _figure(4.5 + 3.0 * len(dtypes), 2.0 + 0.26 * len(labels))
-    panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)[0]
-    for axes, dtype in zip(panels, dtypes, strict=True):
+    panels = [(dtype, part) for dtype in dict.fromkeys(row["dtype"] for row in rows) for part in ("output", "gradient")]
+    places = _spaced(list(dict.fromkeys((row["operator"], row["values"]) for row in rows)))
+    figure = _figure(3.0 + 2.4 * len(panels), 2.0 + 0.24 * len(places))
+    grid = figure.subplots(1, len(panels), sharex=True, sharey=True)
+    for axes, (dtype, part) in zip(grid, panels, strict=True):
         chosen = [row for row in rows if row["dtype"] == dtype]
-        for name in _present(chosen, "output", ("compile", "eager", "ours")):
-            for part, filled in (("output", True), ("gradient", False)):
-                dots = [
-                    (max(row[part][name], _SMALLEST_ERROR), places[row["operator"], row["values"]])
-                    for row in chosen
-                    if row[part].get(name) is not None
-                ]
-                colour = _COLOURS[name]
-                face = colour if filled else "white"
-                label = f"{_LABELS.get(name, name)}, {part}"
-                axes.scatter(*zip(*dots, strict=True), s=34, facecolor=face, edgecolor=colour, label=label, zorder=3)
+        for name, size in _DOTS.items():
+            found = [row for row in chosen if name in row[part]]
+            errors = [math.inf if row[part][name] is None else row[part][name] for row in found]
+            dots = [min(max(error, _SMALLEST_ERROR), _NOT_FINITE) for error in errors]
+            heights = [places[row["operator"], row["values"]] for row in found]
+            if found:
+                axes.scatter(dots, heights, s=size, color=_COLOURS[name], label=_LABELS.get(name, name))
+        axes.set_title(f"{dtype}, {part}s", fontsize=10)
         axes.set_xscale("log")
-        axes.set_title(f"{dtype} inputs", fontsize=10)
-        axes.set_xlabel("largest error over the sum of |terms|")
+        axes.set_xlim(_SMALLEST_ERROR / 3, _NOT_FINITE * 3)
+        axes.xaxis.set_major_locator(FixedLocator([1e-10, 1e-7, 1e-4, 1e-1]))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="x", color="0.9")
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-    _name_places(panels[0], places)
-    _legend(figure, panels[0], columns=3)
-    figure.suptitle("Errors against float64", fontsize=10)
+    _name_places(grid[0], places)
+    _legend(figure, grid[0])
+    figure.suptitle(
+        "The largest error against float64, over the sum of |terms|\n"
+        "(no error: at the left edge; NaN or infinity where there should be a number: at the right)",
+        fontsize=10,
+    )
     return figure
 
 
@@ -208,7 +217,10 @@ def _place(row: Row) -> tuple[str, str]:
 
 
 def _places(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
-    return _spaced(list(dict.fromkeys(map(_place, rows))))
+    """A height for each operator and shape, those of an operator together."""
+    operators = list(dict.fromkeys(row["operator"] for row in rows))
+    labels = dict.fromkeys(_place(row) for operator in operators for row in rows if row["operator"] == operator)
+    return _spaced(list(labels))
 
 
 def _spaced(labels: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:

@@ -65,7 +65,9 @@ def run(options: Options) -> None:
         pids = [worker.pid for worker in session.workers()]
         _expect_quiet(console, options.force, pids)
         load = machine.OtherLoad(pids)
+        begun = monotonic()
         cases = pass_gate(session, OPERATORS if set(options.parts) - {"operators"} else named, options.dtypes)
+        seconds = round(monotonic() - begun, 1)
         document: dict[str, Any] = {
             "format": results.FORMAT,
             "machine": session.pinned.run(machine.describe, device),
@@ -79,6 +81,7 @@ def run(options: Options) -> None:
             },
             "cases_right": cases,
             "bandwidth_bytes_per_second": asdict(session.pinned.run(machine.measure_bandwidth, device)),
+            "seconds": {"correctness": seconds},
             **{part: [] for part in PARTS},
         }
         for worker in session.workers():
@@ -90,7 +93,9 @@ def run(options: Options) -> None:
             "scaling": lambda: scaling.grow(session, scaling.points(device, options.quick)),
         }
         for part in options.parts:
+            begun = monotonic()
             document[part] = measures[part]()
+            document["seconds"][part] = round(monotonic() - begun, 1)
             document |= {"cores_busy_with_others": round(load.cores(), 3), "left_out": session.left_out}
             # What was measured so far outlives an interruption.
             if options.out is not None:
@@ -99,6 +104,7 @@ def run(options: Options) -> None:
         raise UserError(f"nothing was measured: {'; '.join(f'{k}: {why}' for k, why in session.left_out.items())}")
     if options.out is not None:
         figures.draw(document, options.out, results.digest(options.out / results.FILE_NAME))
+        console.print(f"Written to {options.out}", highlight=False)
     show(console, document)
 
 
@@ -106,7 +112,8 @@ def show(console: Console, document: Document) -> None:
     """Conditions, tables, summary."""
     console.print(*(table.rich() for table in tables.tables(document)), *conditions(document), sep="\n")
     for line in summary.lines(document["operators"], document["training"]):
-        console.print(f"[red]✗ {line}[/]" if line.missed else f"  {line}", highlight=False)
+        text = line.with_aim()
+        console.print(f"[red]✗ {text}[/]" if line.missed else f"  {text}", highlight=False)
     slower = summary.losses(document)
     if slower:
         console.print("Slower than a peer:", *slower, sep="\n  ", highlight=False)
@@ -129,11 +136,12 @@ def conditions(document: Document) -> Iterator[str]:
         yield "The machine was busy: these numbers mean little."
     if settings["quick"]:
         yield "A quick look: not to be quoted."
+    yield "Seconds: " + ", ".join(f"{part} {seconds:.0f}" for part, seconds in document["seconds"].items())
     for name, reason in document["left_out"].items():
         yield f"Left out: {name}: {reason}."
-    for row in (*document["operators"], *document["training"]):
-        for peer, message in row.get("failed", {}).items():
-            yield f"{peer} failed in {row}: {message}"
+    named = [(results.operator_name(row), row) for row in document["operators"]]
+    for name, row in [*named, *((results.step_name(row), row) for row in document["training"])]:
+        yield from (f"{peer} failed in {name}: {message}" for peer, message in row["failed"].items())
 
 
 def compare_files(before: Path, after: Path) -> None:

@@ -27,7 +27,7 @@ class Plan:
     @property
     def effort(self) -> Effort:
         """For one operator on one workload."""
-        return Effort(seconds=0.15, rounds=5) if self.quick else Effort(seconds=0.8, rounds=12)
+        return Effort(seconds=0.15, rounds=8) if self.quick else Effort(seconds=0.8, rounds=12)
 
     @property
     def effort_of_a_step(self) -> Effort:

@@ -33,8 +33,12 @@ class Line:
         return self.reached > self.aim if self.at_most else self.reached < self.aim
 
     def __str__(self) -> str:
-        aim = "" if self.aim is None else f" (aim: {'at most' if self.at_most else 'at least'} {self.aim:{self.form}})"
-        return f"{self.what}: {self.reached:{self.form}}{aim}{f', {self.where}' if self.where else ''}"
+        return f"{self.what}: {self.reached:{self.form}}{f', {self.where}' if self.where else ''}"
+
+    def with_aim(self) -> str:
+        if self.aim is None:
+            return str(self)
+        return f"{self} (aim: {'at most' if self.at_most else 'at least'} {self.aim:{self.form}})"
 
 
 def lines(rows: Sequence[Row], steps: Sequence[Row]) -> list[Line]:
