@@ -121,7 +121,7 @@ def accuracy(document: Document) -> Figure:
             dots = [min(max(error, _SMALLEST_ERROR), _NOT_FINITE) for error in errors]
             heights = [places[row["operator"], row["values"]] for row in found]
             if found:
-                axes.scatter(dots, heights, s=size, color=_COLOURS[name], label=_LABELS.get(name, name))
+                axes.scatter(dots, heights, s=size, color=_COLOURS[name], label=_LABELS.get(name, name), zorder=3)
         axes.set_title(f"{dtype}, {part}s", fontsize=10)
         axes.set_xscale("log")
         axes.set_xlim(_SMALLEST_ERROR / 3, _NOT_FINITE * 3)
