@@ -45,9 +45,13 @@ def compiled(operator: Operator, mode: str | None = None) -> Operator:
 
 @contextmanager
 def fresh_cache() -> Iterator[Mapping[str, str]]:
-    """The environment of torch.compile without what earlier runs left behind, and without processes of its own."""
+    """The environment of torch.compile without what earlier runs left behind, and without processes of its own.
+
+    Nor does the profiler say on stderr that it began, or that a step frees what an earlier one has allocated.
+    """
+    quiet = {"KINETO_LOG_LEVEL": "6", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     with tempfile.TemporaryDirectory(prefix="vae_ext-benchmarks-", ignore_cleanup_errors=True) as folder:
-        yield {"TORCHINDUCTOR_CACHE_DIR": folder, "TORCHINDUCTOR_COMPILE_THREADS": "1", "KINETO_LOG_LEVEL": "6"}
+        yield {"TORCHINDUCTOR_CACHE_DIR": folder, "TORCHINDUCTOR_COMPILE_THREADS": "1"} | quiet
 
 
 def wake_compiler(device: str) -> None:

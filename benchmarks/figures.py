@@ -30,13 +30,13 @@ _SMALLEST_ERROR, _NOT_FINITE = 1e-12, 10.0
 _DOTS = {"compile": 90, "eager": 45, "ours": 14}
 _COLOURS = {
     "ours": "#c44e52",
-    "ours, compile": "#8c2d31",
+    "ours+compile": "#8c2d31",
     "eager": "#1f4e79",
     "compile": "#6fa8dc",
     "reduce-overhead": "#7a9a4e",
     "jax": "#9467bd",
 }
-_LABELS = {"compile": "torch.compile", "ours, compile": "ours, the rest compiled"}
+_LABELS = {"compile": "torch.compile", "ours+compile": "ours, the rest compiled"}
 _AXES = {"batch": "datapoints", "event": "elements of a datapoint", "samples": "samples of a datapoint, L"}
 
 
@@ -87,7 +87,7 @@ def training(document: Document) -> Figure:
     grid = figure.subplots(2, len(panels), sharey="row", squeeze=False)
     for column, (model, dtype) in enumerate(panels):
         chosen = [row for row in rows if (row["model"], row["dtype"]) == (model, dtype)]
-        names = _present(chosen, "timings", ("eager", "compile", "ours", "ours, compile"))
+        names = _present(chosen, "timings", ("eager", "compile", "ours", "ours+compile"))
         products = {"float32": "float32", "bfloat16": "bfloat16 products"}[dtype]
         top, bottom = grid[0][column], grid[1][column]
         _bars(top, chosen, names, lambda row, name: times_as_fast(row["timings"], "eager", name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,7 +24,7 @@ from benchmarks.workloads import DTYPES, OPERATORS, matching, suite
 from vae_ext import _native
 from vae_ext.errors import UserError
 
-_WIDTH_OF_A_PIPE = 190
+_WIDTH_OF_TABLES = 160
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def run(options: Options) -> None:
     Raises:
         UserError: an option is unusable, the machine is busy, an operator is wrong, or nothing was measured.
     """
-    console = make_console()
+    console = Console()
     _expect_known("--parts", options.parts, PARTS)
     _expect_known("--dtypes", options.dtypes, DTYPES)
     device = _resolve_device(options.device)
@@ -105,11 +104,12 @@ def run(options: Options) -> None:
     if options.out is not None:
         figures.draw(document, options.out, results.digest(options.out / results.FILE_NAME))
         console.print(f"Written to {options.out}", highlight=False)
-    show(console, document)
+    show(document)
 
 
-def show(console: Console, document: Document) -> None:
-    """Conditions, tables, summary."""
+def show(document: Document) -> None:
+    """Tables, conditions, summary."""
+    console = _wide_console()
     console.print(*(table.rich() for table in tables.tables(document)), *conditions(document), sep="\n")
     for line in summary.lines(document["operators"], document["training"]):
         text = line.with_aim()
@@ -150,7 +150,7 @@ def compare_files(before: Path, after: Path) -> None:
     Raises:
         UserError: one is no such file, or they have no row in common.
     """
-    console = make_console()
+    console = _wide_console()
     old, new = results.read(before), results.read(after)
     found = compare.changes(old, new)
     if not found:
@@ -161,8 +161,9 @@ def compare_files(before: Path, after: Path) -> None:
             console.print(f"Only in {path}: {', '.join(names)}", highlight=False)
 
 
-def make_console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE)
+def _wide_console() -> Console:
+    """Where it is narrow, the terminal wraps lines: better than a table that lacks numbers."""
+    return Console(width=max(Console().width, _WIDTH_OF_TABLES))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ CONTESTANTS: dict[str, tuple[ModuleType, bool]] = {
     "eager": (reference, False),
     "compile": (reference, True),
     "ours": (vae_ext, False),
-    "ours, compile": (vae_ext, True),
+    "ours+compile": (vae_ext, True),
 }
 _BATCHES = (100, 1024, 8192, 16384)
 _QUICK_BATCHES = {"mlp": (1024,), "convolutional": (64,)}

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from typing import ParamSpec, TypeVar
 
@@ -49,9 +49,16 @@ class Worker:
             return self._pool.submit(function, *args, **kwargs).result()
         except BrokenProcessPool as error:
             raise UserError("a process that measured was killed, presumably for want of memory") from error
+        except (MemoryError, RuntimeError) as error:
+            if "memory" not in str(error):
+                raise
+            raise UserError(f"there is not enough memory to go on: {str(error).splitlines()[0]}") from error
 
     def close(self) -> None:
+        """Ends the process, whatever it does."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
 
 
 def _start(threads: int | None) -> None:

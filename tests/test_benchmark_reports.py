@@ -60,13 +60,13 @@ def operator_row(ours: float = 10.0, eager: float = 80.0, compiled: float = 40.0
 
 
 def step_row(**fields: Any) -> dict[str, Any]:
-    speeds = {"eager": 5000.0, "compile": 6000.0, "ours": 4000.0, "ours, compile": 3000.0}
+    speeds = {"eager": 5000.0, "compile": 6000.0, "ours": 4000.0, "ours+compile": 3000.0}
     return {
         "model": "mlp",
         "batch": 100,
         "dtype": "float32",
         "timings": {name: timing(time) for name, time in speeds.items()},
-        "compile_seconds": {"compile": 4.0, "ours, compile": 3.0},
+        "compile_seconds": {"compile": 4.0, "ours+compile": 3.0},
         "peak_bytes": dict.fromkeys(speeds, 10**6),
         "page_faults_per_round": 0.0,
         "failed": {},
@@ -219,11 +219,11 @@ def test_the_summary_finds_means_and_extremes() -> None:
 
 def test_every_loss_is_told() -> None:
     slow = step_row()
-    slow["timings"]["ours, compile"] = timing(12_000)
+    slow["timings"]["ours+compile"] = timing(12_000)
     found = summary.losses(document(operators=[operator_row(), operator_row(compiled=5)], training=[slow]))
     assert found == [
         "bernoulli_log_prob fwd+bwd 8192x784 float32: ours 0.50 times as fast as compile",
-        "mlp M=100 float32: ours, compile 0.50 times as fast as compile",
+        "mlp M=100 float32: ours+compile 0.50 times as fast as compile",
     ]
 
 
