@@ -208,4 +208,4 @@ def _expect_quiet(console: Console, force: bool, pids: Sequence[int]) -> None:
     sentence = f"other processes keep {busy:.1f} cores busy, expected {machine.QUIET_CORES} or less"
     if not force:
         raise UserError(f"{sentence}: end them, or give --force")
-    console.print(f"[bold red]{sentence.capitalize()}: these numbers mean little.[/]")
+    console.print(f"[bold red]{sentence.capitalize()}: these numbers mean little.[/]", soft_wrap=True)
