@@ -296,7 +296,7 @@ def test_pages_and_pictures_are_of_the_committed_results(path: Path) -> None:
 
 
 def test_a_failed_peer_is_reported() -> None:
-    from benchmarks.run import conditions
+    from benchmarks.report import conditions
 
     file = document(operators=[operator_row(failed={"jax": "TypeError: why"})])
     assert "jax failed in bernoulli_log_prob fwd+bwd 8192x784 float32: TypeError: why" in list(conditions(file))

@@ -248,16 +248,15 @@ def benchmark(
     Nothing is measured before the operators are right. benchmarks/README.md says what the numbers mean.
     """
     _expect_clone()
-    from benchmarks import run
+    from benchmarks import report, run
 
     interrupts.raise_keyboard_interrupt()
     if compare is not None:
-        run.compare_files(*compare)
+        report.compare_files(*compare)
         return
-    options = run.Options(
-        parts.split(","), only, quick, device, dtypes.split(","), threads, input_sets, minutes, force, out
+    run.run(
+        run.Options(parts.split(","), only, quick, device, dtypes.split(","), threads, input_sets, minutes, force, out)
     )
-    run.run(options)
 
 
 def _expect_clone() -> None:
