@@ -87,7 +87,7 @@ def training(document: Document) -> Figure:
     grid = figure.subplots(2, len(panels), sharey="row", squeeze=False)
     for column, (model, dtype) in enumerate(panels):
         chosen = [row for row in rows if (row["model"], row["dtype"]) == (model, dtype)]
-        names = _present(chosen, "timings", ("eager", "compile", "ours", "ours+compile"))
+        names = _present(chosen, "timings", ("compile", "ours", "ours+compile"))
         products = {"float32": "float32", "bfloat16": "bfloat16 products"}[dtype]
         top, bottom = grid[0][column], grid[1][column]
         _bars(top, chosen, names, lambda row, name: times_as_fast(row["timings"], "eager", name))
@@ -167,7 +167,7 @@ def _growth(axes: Axes, rows: Sequence[Row], label: str) -> None:
         axes.plot(values, times, color=_COLOURS[name], marker="o", markersize=4, label=name)
     last = rows[-1]["timings"]["ours"]["p20"]
     ideal = [last * value / values[-1] for value in values]
-    axes.plot(values, ideal, color="0.5", linestyle="--", linewidth=1, label="in proportion to ours")
+    axes.plot(values, ideal, color="0.5", linestyle="--", linewidth=1, label="linear, from the last point")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(bottom=min(row["timings"]["ours"]["p20"] for row in rows) / 3)
@@ -196,19 +196,20 @@ def _threads(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _bars(axes: Axes, rows: Sequence[Row], names: Sequence[str], height: Callable[[Row, str], float]) -> None:
-    """A group of bars for each row."""
+    """A group of bars for each row, and a line where eager is."""
     width = 0.8 / len(names)
     for offset, name in enumerate(names):
         bars = [(index, height(row, name)) for index, row in enumerate(rows) if name in row["timings"]]
         places = [index + (offset - (len(names) - 1) / 2) * width for index, _ in bars]
         heights = [value for _, value in bars]
         axes.bar(places, heights, width, color=_COLOURS[name], label=_LABELS.get(name, name))
+        ink = "black" if name == "compile" else "white"
         for place, value in zip(places, heights, strict=True):
-            axes.annotate(f"{value:.2f}", (place, value), (0, 2), textcoords="offset points", ha="center", fontsize=6)
-    axes.axhline(1, color="black", linewidth=0.8)
+            axes.text(place, 0.05, f"{value:.2f}", ha="center", va="bottom", fontsize=8, rotation=90, color=ink)
+    axes.axhline(1, color=_COLOURS["eager"], linewidth=1.5, label="eager", zorder=0)
     axes.set_xticks(range(len(rows)))
     axes.tick_params(axis="x", length=0, labelsize=8)
-    axes.margins(y=0.12)
+    axes.margins(y=0.08)
     _plain(axes)
 
 
