@@ -81,7 +81,7 @@ def table(found: Sequence[Change]) -> Table:
         for change in found
     ]
     headings = ["row", "ours is", "before", "after", "after / before", "peers", "noise"]
-    return Table("Medians of ours in µs, and ratios of medians", headings, rows, words=2)
+    return Table("Medians of ours in µs, and ratios of medians", headings, rows, words=2, grouped=False)
 
 
 def verdicts(found: Sequence[Change]) -> str:

@@ -22,20 +22,21 @@ BEYOND_CACHES = 64 * 2**20
 class Table:
     """Headings and rows of text; the first `words` columns are words, the others numbers.
 
-    Where the first column changes, a group ends.
+    Rows of the same first column are a group, if there are groups at all.
     """
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: int
+    grouped: bool = True
 
     def rich(self) -> RichTable:
         table = RichTable(title=self.title, box=box.SIMPLE, padding=(0, 1, 0, 0))
         for index, heading in enumerate(self.headings):
             table.add_column(heading, justify="left" if index < self.words else "right", no_wrap=True)
         for row, following in zip(self.rows, [*self.rows[1:], None], strict=True):
-            table.add_row(*row, end_section=following is None or following[0] != row[0])
+            table.add_row(*row, end_section=self.grouped and (following is None or following[0] != row[0]))
         return table
 
     def markdown(self) -> Iterator[str]:
