@@ -40,7 +40,7 @@ help:
 	@echo 'make build     set up $(VENV) and build the package in it'
 	@echo 'make train     train a VAE on handwritten digits, into runs/digits (ARGS="--latent 2 ...")'
 	@echo 'make test      run the tests (ARGS="-k kl ...")'
-	@echo 'make bench     measure the operators against eager and torch.compile (ARGS=...)'
+	@echo 'make bench     measure against eager PyTorch and torch.compile, some 20 minutes (ARGS=--quick: 2)'
 	@echo 'make lint      ruff, mypy, clang-format'
 	@echo 'make sanitize  run the tests of the native code under AddressSanitizer and UBSan'
 	@echo 'make emulate   run the CUDA kernels on the CPU, without a GPU or CUDA (a part of make test)'
@@ -85,7 +85,7 @@ test: $(VENV)/.installed-test $(NATIVE_STAMP)
 	@OMP_NUM_THREADS=1 TORCHINDUCTOR_COMPILE_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 $(ARGS)
 
 bench: build
-	@$(PY) -m benchmarks.operators $(ARGS)
+	@$(VENV)/bin/vae-ext benchmark $(ARGS)
 
 emulate: $(VENV)/.installed-test $(NATIVE_STAMP)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 8 $(wildcard tests/test_emulation_*.py) $(ARGS)

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,14 +55,18 @@ def _fastest(call: Callable[[], object]) -> float:
 
 
 class OtherLoad:
-    """How many cores are busy with anything but this process, from when this was made."""
+    """How many cores are busy with anything but these processes and what they start, from when this was made."""
 
-    def __init__(self) -> None:
-        self._start, self._busy, self._own = time.monotonic(), _busy_seconds(), _own_seconds()
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+        self._start, self._busy, self._own = time.monotonic(), _busy_seconds(), self._own_seconds()
 
     def cores(self) -> float:
-        busy, own = _busy_seconds() - self._busy, _own_seconds() - self._own
+        busy, own = _busy_seconds() - self._busy, self._own_seconds() - self._own
         return max(0.0, busy - own) / (time.monotonic() - self._start)
+
+    def _own_seconds(self) -> float:
+        return sum(_seconds_of_process(pid) for pid in self._pids)
 
 
 def _busy_seconds() -> float:
@@ -72,9 +76,11 @@ def _busy_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def _own_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+def _seconds_of_process(pid: int) -> float:
+    """The time a process has computed, and those of its children that have ended."""
+    # Behind the name, which may have spaces: proc(5) counts utime, stime, cutime and cstime as fields 14 to 17.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def available_memory(device: str) -> int:

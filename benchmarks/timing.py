@@ -21,18 +21,20 @@ Call: TypeAlias = Callable[[], object]
 
 # Long enough that a sample is the steady state of one contestant, not the tail of another.
 _SAMPLE_NS = 2_000_000
-_WARM_UP_CALLS = 5
+_WARM_UP_CALLS, _WARM_UP_SECONDS = 5, 0.2
+# What is written to a file; the machine repeats itself to fewer digits.
+_DIGITS = 4
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Percentiles of the time of one call, in microseconds."""
+    """Percentiles of the time of one call, in microseconds, and the samples that they are of, in their order."""
 
     p20: float
     median: float
     p80: float
-    samples: int
     calls_per_sample: int
+    samples: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -64,43 +66,60 @@ def interleave(calls: Mapping[str, Call], effort: Effort) -> tuple[dict[str, Tim
         faults = _page_faults() - faults
     finally:
         gc.enable()
-    return {name: _timing(samples[name], repeats[name]) for name in calls}, faults / rounds
+    return {name: summarise(samples[name], repeats[name]) for name in calls}, faults / rounds
 
 
 def seconds_of(call: Call) -> float:
     """The time of one call."""
-    _finish()
+    finish()
     start = perf_counter()
     call()
-    _finish()
+    finish()
     return perf_counter() - start
 
 
-def _sample(call: Call, repeats: int) -> float:
-    """The time of one call, over so many; one more beforehand finds the caches as another contestant left them."""
-    call()
-    _finish()
-    start = perf_counter_ns()
-    for _ in range(repeats):
-        call()
-    _finish()
-    return (perf_counter_ns() - start) / repeats / 1000
+def summarise(samples: list[float], calls_per_sample: int) -> Timing:
+    """The percentiles of so many samples, two or more."""
+    deciles = statistics.quantiles(samples, n=10, method="inclusive")
+    p20, median, p80, *rounded = (rounded_off(number) for number in (deciles[1], deciles[4], deciles[7], *samples))
+    return Timing(p20, median, p80, calls_per_sample, tuple(rounded))
 
 
-def _finish() -> None:
+def rounded_off(number: float) -> float:
+    """To as many digits as are written to a file."""
+    return float(f"{number:.{_DIGITS}g}")
+
+
+def finish() -> None:
+    """Waits for what was left to a CUDA device."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
+def _sample(call: Call, repeats: int) -> float:
+    """The time of one call, over so many.
+
+    One more beforehand finds the caches as another contestant left them; a call that lasts a whole sample alone
+    finds its own way.
+    """
+    if repeats > 1:
+        call()
+    finish()
+    start = perf_counter_ns()
+    for _ in range(repeats):
+        call()
+    finish()
+    return (perf_counter_ns() - start) / repeats / 1000
+
+
 def _repeats(call: Call) -> int:
     """How many calls last long enough to be timed together; warms them up, too."""
-    fastest = min(_sample(call, 1) for _ in range(_WARM_UP_CALLS))
+    fastest, end = math.inf, perf_counter() + _WARM_UP_SECONDS
+    for _ in range(_WARM_UP_CALLS):
+        fastest = min(fastest, _sample(call, 1))
+        if perf_counter() > end:
+            break
     return max(1, math.ceil(_SAMPLE_NS / 1000 / fastest))
-
-
-def _timing(samples: list[float], calls_per_sample: int) -> Timing:
-    deciles = statistics.quantiles(samples, n=10, method="inclusive")
-    return Timing(deciles[1], deciles[4], deciles[7], len(samples), calls_per_sample)
 
 
 def _page_faults() -> int:

@@ -1,24 +1,45 @@
-"""What is measured: the operators, shapes and passes of the suite, and how fast ours has to be there."""
+"""What the operators are measured on: operator, pass, shape, samples and dtype, and the grid of them."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from tests.cases import SAMPLERS, Case, Result, as_tuple, cotangents
+from tests.cases import SAMPLERS, Case, Result, Shape, as_tuple, cotangents
 from vae_ext import reference
+from vae_ext.errors import UserError
 
 Pass: TypeAlias = Literal["fwd", "fwd+bwd"]
 Operator: TypeAlias = Callable[..., Result]
 
-# Enough for the inputs, and for what the greediest contestant keeps and computes, at the largest shape.
+PASSES: tuple[Pass, ...] = ("fwd", "fwd+bwd")
+DTYPES = ("float32", "bfloat16")
+LIKELIHOODS = ("bernoulli_log_prob", "normal_log_prob")
+LATENTS = ("normal_kl", *SAMPLERS)
+OPERATORS = (*LIKELIHOODS, *LATENTS)
+
+# From a minibatch of the paper's to what is far beyond any cache.
+_PIXELS = ((100, 784), (1024, 784), (8192, 784), (4096, 12288))
+_LATENTS = ((100, 20), (1024, 32), (8192, 64), (65536, 128))
+# A CUDA device has caches of tens of megabytes, and memory that takes as much to be busy.
+_CUDA_PIXELS = (*_PIXELS, (131072, 784))
+_CUDA_LATENTS = (*_LATENTS, (1048576, 128))
+_SAMPLES = (8, 50)
+
+# Inputs, and what the greediest contestant keeps and computes, in float32.
 _TENSORS_ALIVE = 20
+_BYTES_OF_A_TEMPORARY = 4
+
+# No cache holds one set of inputs from here on, so that others would only cost memory.
+_BEYOND_ANY_CACHE = 256 * 2**20
 
 # Up to so many a single thread does all of an operator (csrc/ops/launch.cpp).
 _ELEMENTS_OF_ONE_CORE = 8192
@@ -26,54 +47,44 @@ _ELEMENTS_OF_ONE_CORE = 8192
 # A gradient that is the same for every value of an argument does not read it.
 _UNREAD_IN_BACKWARD = {"normal_rsample": ("mean",)}
 
-
-# What a training step minimises, and the operators that it is made of; its shape is that of the data.
-_PARTS = {"loss": ("normal_rsample_kl", "bernoulli_log_prob")}
-_LATENT_DIM = 20
+_ROLES = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
 
 
 def operator_of(module: ModuleType, name: str) -> Operator:
-    """The operator of `vae_ext` or of its reference; the loss comes with z, through which the decoder's gradient is."""
-    if name not in _PARTS:
-        operator: Operator = getattr(module, name)
-        return operator
-
-    def loss(mean: Tensor, log_var: Tensor, logits: Tensor, x: Tensor) -> Result:
-        z, kl = module.normal_rsample_kl(mean, log_var)
-        return z, kl - module.bernoulli_log_prob(logits, x)
-
-    return loss
-
-
-def parts_of(name: str) -> tuple[str, ...]:
-    """The operators that have to be right for it."""
-    return _PARTS.get(name, (name,))
+    """The operator of `vae_ext`, or of its reference."""
+    operator: Operator = getattr(module, name)
+    return operator
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One operator at one shape, forward alone or forward and backward."""
+    """One operator on B datapoints of E elements, L samples of each, forward alone or forward and backward."""
 
     operator: str
     shape: tuple[int, int]
     direction: Pass
+    dtype: str = "float32"
+    samples: int = 1
 
     @property
     def name(self) -> str:
-        return f"{self.operator} {self.direction} {self.shape}"
-
-    def case(self) -> Case:
-        """How the registry of the tests would say it."""
-        roles = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
-        if self.operator == "loss":
-            latent = (self.shape[0], min(_LATENT_DIM, self.shape[1]))
-            return Case("loss", {"mean": latent, "scale": latent, "logits": self.shape, "x": self.shape})
-        return Case(self.operator, dict.fromkeys(roles.get(self.operator, ("mean", "scale")), self.shape))
+        samples = f" L={self.samples}" if self.samples > 1 else ""
+        return f"{self.operator} {self.direction} {self.shape[0]}x{self.shape[1]}{samples} {self.dtype}"
 
     @property
     def elements(self) -> int:
-        """How many elements of each argument there are."""
-        return self.shape[0] * self.shape[1]
+        """How many elements there are of what has samples."""
+        return self.samples * math.prod(self.shape)
+
+    def case(self) -> Case:
+        """How the registry of the tests would say it. The data of a likelihood are the same for every sample."""
+        roles = _ROLES.get(self.operator, ("mean", "scale"))
+        if self.operator in SAMPLERS:
+            return Case(
+                self.operator, dict.fromkeys(roles, self.shape), num_samples=self.samples if self.samples > 1 else None
+            )
+        sampled: Shape = (self.samples, *self.shape) if self.samples > 1 else self.shape
+        return Case(self.operator, {role: self.shape if role == "x" else sampled for role in roles})
 
     def call_alone(self) -> Workload:
         """The same call with next to nothing to compute."""
@@ -84,9 +95,9 @@ class Workload:
         event = self.shape[1]
         return replace(self, shape=(min(self.shape[0], max(1, _ELEMENTS_OF_ONE_CORE // event)), event))
 
-    def memory_needed(self, dtype: torch.dtype) -> int:
+    def memory_needed(self) -> int:
         """About how much memory it takes to measure this, in bytes."""
-        return _TENSORS_ALIVE * self.elements * dtype.itemsize
+        return _TENSORS_ALIVE * _BYTES_OF_A_TEMPORARY * self.elements
 
 
 @dataclass(frozen=True)
@@ -98,105 +109,120 @@ class Sizes:
 
 
 class Inputs:
-    """What the contestants of one workload are called with."""
+    """What the contestants of one workload are called with: sets of inputs, one after the other."""
 
-    def __init__(self, workload: Workload, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, workload: Workload, device: str, sets: int) -> None:
+        self.workload = workload
         case = workload.case()
-        made = case.make(dtype=dtype, device=device)
+        dtype: torch.dtype = getattr(torch, workload.dtype)
         # The rest of what a case makes is the state of the noise: here each contestant draws its own.
-        self.arguments: dict[str, Tensor] = {name: made[name] for name in map(case.argument, case.shapes)}
-        self.unread_in_backward = _UNREAD_IN_BACKWARD.get(workload.operator, ())
-        self.wanted: list[Tensor] = []
+        names = [case.argument(role) for role in case.shapes]
+        self.options: dict[str, Any] = {} if case.num_samples is None else {"num_samples": case.num_samples}
+        self.sets: list[dict[str, Tensor]] = []
+        while not self.sets or (len(self.sets) < sets and _nbytes(self.sets[0].values()) < _BEYOND_ANY_CACHE):
+            made = case.make(dtype=dtype, device=device, seed=len(self.sets))
+            self.sets.append({name: made[name] for name in names})
         self.grads: tuple[Tensor, ...] = ()
         if workload.direction == "fwd+bwd":
-            self.grads = cotangents(as_tuple(operator_of(reference, workload.operator)(**self.arguments)))
-            self.wanted = [self.arguments[name].requires_grad_() for name in self.arguments if name != "x"]
+            outputs = as_tuple(operator_of(reference, workload.operator)(**self.sets[0], **self.options))
+            self.grads = cotangents(outputs)
+            for argument in self.differentiable(self.sets[0]):
+                for arguments in self.sets:
+                    arguments[argument].requires_grad_()
+
+    def differentiable(self, arguments: dict[str, Tensor]) -> list[str]:
+        """The names of all but the data."""
+        return [name for name in arguments if name != "x"]
 
     def call(self, operator: Operator) -> Callable[[], tuple[Tensor, ...]]:
-        """A call of `operator` that returns its outputs, or the gradients of all but the data x."""
-        if not self.wanted:
-            return lambda: as_tuple(operator(**self.arguments))
-        return lambda: torch.autograd.grad(as_tuple(operator(**self.arguments)), self.wanted, self.grads)
+        """A call of `operator`, on the next set each time: its outputs, or the gradients of all but the data x."""
+        sets, options, grads = itertools.cycle(self.sets), self.options, self.grads
+        if not grads:
+            return lambda: as_tuple(operator(**next(sets), **options))
+        wanted = self.differentiable(self.sets[0])
+
+        def forward_and_backward() -> tuple[Tensor, ...]:
+            arguments = next(sets)
+            outputs = as_tuple(operator(**arguments, **options))
+            return torch.autograd.grad(outputs, [arguments[name] for name in wanted], grads)
+
+        return forward_and_backward
 
     def sizes(self, operator: Operator) -> Sizes:
         """What `operator` has to move through memory, and to allocate."""
-        read = _nbytes(self.arguments.values())
-        outputs = as_tuple(operator(**self.arguments))
+        arguments = self.sets[0]
+        read = _nbytes(arguments.values())
+        outputs = as_tuple(operator(**arguments, **self.options))
         written = _nbytes(outputs)
-        if not self.wanted:
+        if not self.grads:
             return Sizes(moved=read, new=written)
         given = {grad.data_ptr() for grad in self.grads}
-        gradients = torch.autograd.grad(outputs, self.wanted, self.grads)
+        wanted = [arguments[name] for name in self.differentiable(arguments)]
+        gradients = torch.autograd.grad(outputs, wanted, self.grads)
         new_gradients = _nbytes(gradient for gradient in gradients if gradient.data_ptr() not in given)
-        unread = _nbytes(self.arguments[name] for name in self.unread_in_backward)
+        unread = _nbytes(arguments[name] for name in _UNREAD_IN_BACKWARD.get(self.workload.operator, ()))
         forward, backward = read + written, read - unread + _nbytes(self.grads) + new_gradients
         return Sizes(moved=forward + backward, new=written + new_gradients)
 
 
-@dataclass(frozen=True)
-class Target:
-    """How many times faster than a peer ours has to be, and which share of the bandwidth it has to reach."""
-
-    eager: float = 1.0
-    compile: float = 1.0
-    bandwidth: float = 0.0
+def suite(device: str, quick: bool, dtypes: Sequence[str]) -> list[Workload]:
+    """The grid, in the order of the report."""
+    grid = _quick_grid(device) if quick else _grid(device)
+    return [workload for workload in grid if workload.dtype in dtypes]
 
 
-# On a CUDA device, in float32, where memory is what bounds a call.
-_CUDA_TARGETS = {"normal_rsample": Target(3, bandwidth=0.75), "loss": Target(5)}
-_CUDA_TARGET = Target(3, bandwidth=0.85)
+def matching(only: str, workloads: Sequence[Workload]) -> list[Workload]:
+    """The workloads whose name the regular expression `only` is found in.
 
-# On two AVX-512 cores, in float32, with the allocator pinned. Elsewhere: not slower than either peer.
-_TARGETS = {
-    Workload("bernoulli_log_prob", (1024, 784), "fwd"): Target(9, 8),
-    Workload("bernoulli_log_prob", (8192, 784), "fwd"): Target(11, 5),
-    Workload("bernoulli_log_prob", (4096, 12288), "fwd"): Target(8, 4, bandwidth=0.85),
-    Workload("bernoulli_log_prob", (1024, 784), "fwd+bwd"): Target(7.5, 6),
-    Workload("bernoulli_log_prob", (8192, 784), "fwd+bwd"): Target(7, 4.5),
-    Workload("normal_log_prob", (1024, 784), "fwd+bwd"): Target(8, 4),
-    Workload("normal_log_prob", (8192, 784), "fwd+bwd"): Target(4, 1.2),
-    Workload("normal_rsample", (1024, 32), "fwd"): Target(11, 45),
-    Workload("normal_rsample", (8192, 64), "fwd"): Target(10, 40),
-    Workload("normal_rsample_kl", (100, 20), "fwd+bwd"): Target(4, 5.5),
-    Workload("normal_rsample_kl", (8192, 64), "fwd+bwd"): Target(6.5, 16),
-    Workload("normal_kl", (8192, 64), "fwd+bwd"): Target(4, 1.6),
-}
+    Raises:
+        UserError: it is none, or is found in none.
+    """
+    try:
+        pattern = re.compile(only)
+    except re.error as error:
+        raise UserError(f"--only {only} is not a regular expression: {error}") from error
+    chosen = [workload for workload in workloads if pattern.search(workload.name)]
+    if not chosen:
+        raise UserError(f"--only {only} is found in none of: {', '.join(workload.name for workload in workloads)}")
+    return chosen
 
 
-def target(workload: Workload, dtype: torch.dtype, device: str) -> Target:
-    """What ours has to reach."""
+def by_importance(workloads: Iterable[Workload]) -> list[Workload]:
+    """What to do first where time may run out: one sample, float32."""
+    return sorted(workloads, key=lambda workload: (workload.samples > 1, workload.dtype != "float32"))
+
+
+def shapes_of(operator: str, device: str) -> tuple[tuple[int, int], ...]:
+    """The shapes of an operator in the grid, small ones first."""
+    if operator in LIKELIHOODS:
+        return _CUDA_PIXELS if device == "cuda" else _PIXELS
+    return _CUDA_LATENTS if device == "cuda" else _LATENTS
+
+
+def _grid(device: str) -> Iterator[Workload]:
+    """Everything with one sample; with several, what training does with them: both passes, small minibatches."""
+    for operator, direction, dtype in itertools.product(OPERATORS, PASSES, DTYPES):
+        shapes = shapes_of(operator, device)
+        for shape in shapes:
+            yield Workload(operator, shape, direction, dtype)
+        if operator == "normal_kl" or direction == "fwd" or dtype != "float32":
+            continue
+        for shape, samples in itertools.product(shapes[:2], _SAMPLES):
+            yield Workload(operator, shape, direction, dtype, samples)
+
+
+def _quick_grid(device: str) -> Iterator[Workload]:
+    """A middling shape of each operator, and a little of everything else; on a CUDA device the extremes of each."""
     if device == "cuda":
-        return _CUDA_TARGETS.get(workload.operator, _CUDA_TARGET) if dtype == torch.float32 else Target()
-    return _TARGETS.get(workload, Target()) if dtype == torch.float32 else Target()
-
-
-def _suite() -> Iterator[Workload]:
-    likelihoods = ("bernoulli_log_prob", "normal_log_prob")
-    latents = ("normal_kl", "normal_rsample", "normal_rsample_kl", "normal_rsample_log_ratio")
-    directions: tuple[Pass, ...] = ("fwd", "fwd+bwd")
-    for operator, direction in itertools.product(likelihoods, directions):
-        for shape in ((100, 784), (1024, 784), (8192, 784), (4096, 12288)):
-            yield Workload(operator, shape, direction)
-    for operator, direction in itertools.product(latents, directions):
-        for shape in ((100, 20), (1024, 32), (8192, 64)):
-            yield Workload(operator, shape, direction)
-
-
-def _cuda_suite() -> Iterator[Workload]:
-    """A small minibatch, which is all launches, and hundreds of megabytes."""
-    operators = ("bernoulli_log_prob", "normal_log_prob", "normal_kl", *SAMPLERS)
-    directions: tuple[Pass, ...] = ("fwd", "fwd+bwd")
-    for operator, direction in itertools.product(operators, directions):
-        small = 784 if operator.endswith("log_prob") else 20
-        for shape in ((100, small), (131072, 784)):
-            yield Workload(operator, shape, direction)
-    for shape in ((1024, 784), (8192, 12288)):
-        yield Workload("bernoulli_log_prob", shape, "fwd+bwd")
-    for shape in ((100, 784), (8192, 784)):
-        yield Workload("loss", shape, "fwd+bwd")
-
-
-SUITES = {"cpu": tuple(_suite()), "cuda": tuple(_cuda_suite())}
+        for operator, place in itertools.product(OPERATORS, (0, -1)):
+            yield Workload(operator, shapes_of(operator, device)[place], "fwd+bwd")
+        return
+    for operator in OPERATORS:
+        yield Workload(operator, shapes_of(operator, device)[1], "fwd+bwd")
+    for operator in ("bernoulli_log_prob", "normal_rsample_kl"):
+        yield Workload(operator, shapes_of(operator, device)[2], "fwd+bwd")
+        yield Workload(operator, shapes_of(operator, device)[1], "fwd", "bfloat16")
+    yield Workload("normal_rsample_kl", (100, 20), "fwd+bwd", samples=8)
 
 
 def _nbytes(tensors: Iterable[Tensor]) -> int:

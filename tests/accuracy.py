@@ -8,12 +8,13 @@ happens to get right by luck does not tighten the bound.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tests.cases import Case, as_tuple, cotangents, widen
+from tests.cases import Case, Result, as_tuple, cotangents, widen
 from vae_ext.arguments import ScaleKind
 
 # What a float64 oracle, with errors of its own, can vouch for in float64.
@@ -52,6 +53,40 @@ def check(case: Case, kwargs: dict[str, Any]) -> None:
             expected,
             gradients[name],
         )
+
+
+def worst_errors(
+    case: Case, kwargs: dict[str, Any], functions: Mapping[str, Callable[[], Result]]
+) -> dict[str, tuple[float, float]]:
+    """The largest error of each function's outputs, and of its gradients, relative to the sums of |terms|.
+
+    Each function computes `case` at `kwargs`, the fused operator's arguments, with the same noise. What is lost to
+    underflow is no error.
+    """
+    noise = {"epsilon": case.epsilon(**kwargs)} if case.is_sampler else {}
+    wide = widen(kwargs)
+    oracle = as_tuple(case.reference(**wide, **noise))
+    grads = cotangents(as_tuple(case.ours(**kwargs)))
+    magnitudes, gradient_magnitudes = _magnitudes(case, wide, noise.get("epsilon"), grads)
+    names = [name for name in case.differentiable if kwargs[name].requires_grad]
+    expected_gradients = _gradients(oracle, wide, names, tuple(grad.double() for grad in grads))
+
+    def worst(outputs: tuple[Tensor, ...]) -> tuple[float, float]:
+        expected, of_terms = list(oracle), list(magnitudes)
+        if case.operator == "normal_rsample_log_ratio":
+            expected[1], of_terms[1] = _log_ratio_of(case, wide, outputs[0])
+        gradients = _gradients(outputs, kwargs, names, grads)
+        return (
+            max(map(_relative_error, outputs, expected, of_terms)),
+            max(map(_relative_error, gradients, expected_gradients, [gradient_magnitudes[name] for name in names])),
+        )
+
+    return {name: worst(as_tuple(function())) for name, function in functions.items()}
+
+
+def _relative_error(actual: Tensor, expected: Tensor, magnitude: Tensor) -> float:
+    error = (_error(actual, expected) - _underflow(actual.dtype)).clamp(min=0)
+    return torch.where(error > 0, error / magnitude, 0.0).max().item()
 
 
 def _gradients(

@@ -61,7 +61,7 @@ def test_the_table_names_what_failed() -> None:
 
 
 def test_results_fit_a_few_files(tmp_path: Path) -> None:
-    """Four logs, a summary, the benchmark's results and its two pictures."""
+    """Four logs, a summary, the benchmark's results and its pictures."""
     parts = [part for group in groups("9.0", tmp_path) for part in group]
     assert len({part.log for part in parts}) == 4
     assert [part.name for part in parts if part.name in gpu.SANITIZERS] == list(gpu.SANITIZERS)

@@ -1,4 +1,4 @@
-"""The command line: `vae-ext train | evaluate | doctor`.
+"""The command line: `vae-ext train | evaluate | benchmark | doctor`.
 
 What needs torch is imported inside the commands: `--help` stays quick, and `doctor` works without it.
 """
@@ -6,6 +6,7 @@ What needs torch is imported inside the commands: `--help` stays quick, and `doc
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -210,6 +211,64 @@ def evaluate(
         pictures.mkdir(parents=True, exist_ok=True)
         draw_model(loaded.model, data, pictures)
     typer.echo(json.dumps(result) if as_json else _sentence(result))
+
+
+@app.command()
+def benchmark(
+    parts: Annotated[
+        str, typer.Option(help="Some of operators,training,accuracy,scaling.")
+    ] = "operators,training,accuracy,scaling",
+    quick: Annotated[bool, typer.Option("--quick", help="A look at each in two minutes; not to be quoted.")] = False,
+    only: Annotated[
+        str, typer.Option(help="Operators where this regular expression is found, as in 'kl fwd .*float32'.")
+    ] = "",
+    dtypes: Annotated[str, typer.Option(help="One or both of float32,bfloat16.")] = "float32,bfloat16",
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; CUDA where there is one when not given.", show_default=False)
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="As many as torch uses when not given.", show_default=False)
+    ] = None,
+    input_sets: Annotated[int, typer.Option(min=1, help="Sets of inputs that take turns; 1 flatters the caches.")] = 4,
+    minutes: Annotated[
+        float | None, typer.Option(help="Begin nothing after so long; say what was left out.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Measure on a busy machine too.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder to write results.json and plots to.", parser=_path, show_default=False),
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Measure nothing: say what changed between two results.json.", show_default=False),
+    ] = None,
+) -> None:
+    """Measure the operators and training against eager PyTorch and torch.compile; needs a clone of the repository.
+
+    Nothing is measured before the operators are right. benchmarks/README.md says what the numbers mean.
+    """
+    _expect_clone()
+    from benchmarks import report, run
+
+    interrupts.raise_keyboard_interrupt()
+    if compare is not None:
+        report.compare_files(*compare)
+        return
+    run.run(
+        run.Options(parts.split(","), only, quick, device, dtypes.split(","), threads, input_sets, minutes, force, out)
+    )
+
+
+def _expect_clone() -> None:
+    """Raises UserError where there is no clone, whose benchmarks and tests can then be imported."""
+    root = Path(__file__).resolve().parent.parent
+    if not all((root / folder / "__init__.py").is_file() for folder in ("benchmarks", "tests")):
+        raise UserError(
+            "benchmark needs a clone of the repository, whose tests decide whether there is anything to measure;"
+            f" {root} is an installation"
+        )
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
 
 
 @app.command()

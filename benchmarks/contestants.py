@@ -1,0 +1,65 @@
+"""Who is measured: ours, and the peers that the same inputs are given to."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+
+import vae_ext
+from benchmarks import jax_peer
+from benchmarks.timing import Call
+from benchmarks.workloads import Inputs, Operator, operator_of
+from vae_ext import reference
+
+# In the order of the reports. The last three are compiled at their first call.
+OURS = "ours"
+PEERS = ("eager", "compile", "reduce-overhead", "jax")
+COMPILED = PEERS[1:]
+
+
+def contestants(inputs: Inputs, device: str) -> dict[str, Call]:
+    """A call of each, not yet warmed up."""
+    name = inputs.workload.operator
+    eager = operator_of(reference, name)
+    calls: dict[str, Call] = {
+        OURS: inputs.call(operator_of(vae_ext, name)),
+        "eager": inputs.call(eager),
+        "compile": inputs.call(compiled(eager)),
+    }
+    if device == "cuda":
+        calls["reduce-overhead"] = partial(_next_step, inputs.call(compiled(eager, mode="reduce-overhead")))
+    if jax_peer.installed():
+        calls["jax"] = jax_peer.call(inputs)
+    return calls
+
+
+def compiled(operator: Operator, mode: str | None = None) -> Operator:
+    """torch.compile of it, for the shapes that it is called with and no others: the fastest it can be."""
+    function: Operator = torch.compile(operator, dynamic=False, fullgraph=True, mode=mode)
+    return function
+
+
+@contextmanager
+def fresh_cache() -> Iterator[Mapping[str, str]]:
+    """The environment of torch.compile without what earlier runs left behind, and without processes of its own.
+
+    Nor does the profiler say on stderr that it began, or that a step frees what an earlier one has allocated.
+    """
+    quiet = {"KINETO_LOG_LEVEL": "6", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    with tempfile.TemporaryDirectory(prefix="vae_ext-benchmarks-", ignore_cleanup_errors=True) as folder:
+        yield {"TORCHINDUCTOR_CACHE_DIR": folder, "TORCHINDUCTOR_COMPILE_THREADS": "1"} | quiet
+
+
+def wake_compiler(device: str) -> None:
+    """Pays what only the first compilation of a process costs."""
+    torch.compile(torch.neg)(torch.ones(1000, device=device))
+
+
+def _next_step(call: Call) -> object:
+    """CUDA graphs reuse the memory of outputs: what an earlier call returned is given up."""
+    torch.compiler.cudagraph_mark_step_begin()
+    return call()

@@ -1,0 +1,81 @@
+"""results.json: what a run leaves, and all that tables, pictures and comparisons are made of.
+
+Times are in µs, sizes in bytes. Each row of a part is on a line of its own, so that two files can be told apart by
+line. A part that was not measured has no rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from vae_ext.errors import UserError
+
+Document: TypeAlias = Mapping[str, Any]
+Row: TypeAlias = Mapping[str, Any]
+
+FORMAT = 2
+FILE_NAME = "results.json"
+PARTS = ("operators", "training", "accuracy", "scaling")
+
+
+def write(document: Document, folder: Path) -> Path:
+    """Writes results.json into the folder."""
+    path = folder / FILE_NAME
+    path.write_text(dump(document))
+    return path
+
+
+def dump(document: Document) -> str:
+    """As JSON, each entry and each row of a part on a line."""
+    entries = [
+        f"{json.dumps(name)}: {_rows(value) if name in PARTS else json.dumps(value, allow_nan=False)}"
+        for name, value in document.items()
+    ]
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def read(path: Path) -> Document:
+    """What `write` wrote.
+
+    Raises:
+        UserError: it is not such a file.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not a results.json of `vae-ext benchmark`: {error}") from error
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} has format {found}, expected {FORMAT}: measure again")
+    checked: Document = document
+    return checked
+
+
+def digest(path: Path) -> str:
+    """What a picture carries, to tell which results it was drawn from."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def operator_name(row: Row) -> str:
+    """The name of a row of the operators, as `--only` searches it."""
+    samples = f" L={row['samples']}" if row["samples"] > 1 else ""
+    return f"{row['operator']} {row['pass']} {row['shape'][0]}x{row['shape'][1]}{samples} {row['dtype']}"
+
+
+def step_name(row: Row) -> str:
+    """The name of a row of training."""
+    return f"{row['model']} M={row['batch']} {row['dtype']}"
+
+
+def times_as_fast(timings: Mapping[str, Any], peer: str, ours: str = "ours") -> float:
+    """The 20th percentile of a peer over that of ours."""
+    ratio: float = timings[peer]["p20"] / timings[ours]["p20"]
+    return ratio
+
+
+def _rows(rows: Any) -> str:
+    return "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]"

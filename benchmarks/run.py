@@ -1,0 +1,162 @@
+"""One run: a quiet machine, right operators, measurements, a report; in this order."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks import accuracy, figures, machine, operators, results, scaling, training
+from benchmarks.contestants import fresh_cache, wake_compiler
+from benchmarks.gate import pass_gate
+from benchmarks.report import show
+from benchmarks.results import PARTS
+from benchmarks.session import Plan, Session
+from benchmarks.worker import AS_IT_COMES, PINNED, Worker
+from benchmarks.workloads import DTYPES, OPERATORS, Workload, matching, suite
+from vae_ext import _native
+from vae_ext.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for; `device` None is CUDA where it can be had, `minutes` None all it takes."""
+
+    parts: Sequence[str] = PARTS
+    only: str = ""
+    quick: bool = False
+    device: str | None = None
+    dtypes: Sequence[str] = DTYPES
+    threads: int | None = None
+    input_sets: int = 4
+    minutes: float | None = None
+    force: bool = False
+    out: Path | None = None
+
+
+def run(options: Options) -> None:
+    """Measures what `options` ask for and shows it.
+
+    Raises:
+        UserError: an option is unusable, the machine is busy, an operator is wrong, or nothing was measured.
+    """
+    _expect_known("--parts", options.parts, PARTS)
+    _expect_known("--dtypes", options.dtypes, DTYPES)
+    device = _resolve_device(options.device)
+    workloads = matching(options.only, suite(device, options.quick, options.dtypes))
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+    with _session(Plan(device, options.quick, options.input_sets), options) as session:
+        document = _measure(session, options, workloads)
+    if not any(document[part] for part in PARTS):
+        reason = next(iter(session.left_out.values()))
+        raise UserError(f"nothing was measured: {len(session.left_out)} were left out, the first because {reason}")
+    if options.out is not None:
+        figures.draw(document, options.out, results.digest(options.out / results.FILE_NAME))
+    show(document)
+    if options.out is not None:
+        session.console.print(f"Written to {options.out}", highlight=False, soft_wrap=True)
+
+
+def _measure(session: Session, options: Options, workloads: Sequence[Workload]) -> dict[str, Any]:
+    """The document of results.json, part by part: what was measured so far outlives an interruption."""
+    pids = [worker.pid for worker in session.workers()]
+    _expect_quiet(session.console, options.force, pids)
+    load = machine.OtherLoad(pids)
+    begun = monotonic()
+    gated = OPERATORS if set(options.parts) - {"operators"} else {workload.operator for workload in workloads}
+    cases = pass_gate(session, gated, options.dtypes)
+    document = _header(session, options) | {"cases_right": cases, "seconds": {"correctness": _seconds_since(begun)}}
+    document |= {part: [] for part in PARTS}
+    for worker in session.workers():
+        worker.run(wake_compiler, session.plan.device)
+    measures: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "operators": lambda: operators.sweep(session, workloads),
+        "training": lambda: training.train(session, training.steps(options.quick, options.dtypes)),
+        "accuracy": lambda: accuracy.compare(session, accuracy.questions(options.dtypes)),
+        "scaling": lambda: scaling.grow(session, scaling.points(session.plan.device, options.quick)),
+    }
+    for part in options.parts:
+        begun = monotonic()
+        document[part] = measures[part]()
+        document["seconds"][part] = _seconds_since(begun)
+        document |= {"cores_busy_with_others": round(load.cores(), 3), "left_out": session.left_out}
+        if options.out is not None:
+            results.write(document, options.out)
+    return document
+
+
+def _header(session: Session, options: Options) -> dict[str, Any]:
+    """Where and how it is measured."""
+    plan = session.plan
+    return {
+        "format": results.FORMAT,
+        "machine": session.pinned.run(machine.describe, plan.device),
+        "settings": {
+            "device": plan.device,
+            "quick": plan.quick,
+            "only": options.only,
+            "threads": options.threads,
+            "input_sets": plan.input_sets,
+            "effort": asdict(plan.effort),
+        },
+        "bandwidth_bytes_per_second": asdict(session.pinned.run(machine.measure_bandwidth, plan.device)),
+    }
+
+
+@contextmanager
+def _session(plan: Plan, options: Options) -> Iterator[Session]:
+    """The processes, with a compiler cache that they share: what one has compiled the other only loads."""
+    with ExitStack() as stack:
+        deadline = math.inf if options.minutes is None else monotonic() + 60 * options.minutes
+        cache = stack.enter_context(fresh_cache())
+        allocators = (PINNED, AS_IT_COMES) if plan.device == "cpu" else (PINNED,)
+        workers = []
+        for allocator in allocators:
+            workers.append(Worker(allocator, cache, options.threads))
+            stack.callback(workers[-1].close)
+        yield Session(Console(), plan, workers[0], workers[1] if len(workers) > 1 else None, deadline)
+
+
+def _expect_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UserError(f"{option} has {name!r}, expected some of {', '.join(known)}")
+
+
+def _resolve_device(name: str | None) -> str:
+    built = _native.load().build_info()["cuda"] is not None
+    if name is None:
+        return "cuda" if built and torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"--device is {name!r}, expected cpu or cuda")
+    if name == "cuda" and not built:
+        raise UserError("--device is cuda, but vae_ext was built without CUDA")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device is cuda, but torch {torch.__version__} sees no CUDA device")
+    return name
+
+
+def _expect_quiet(console: Console, force: bool, pids: Sequence[int]) -> None:
+    """Raises UserError on a machine that is busy with something else; with `force`, only says so."""
+    load = machine.OtherLoad(pids)
+    time.sleep(1)
+    busy = load.cores()
+    if busy <= machine.QUIET_CORES:
+        return
+    sentence = f"other processes keep {busy:.1f} cores busy, expected {machine.QUIET_CORES} or less"
+    if not force:
+        raise UserError(f"{sentence}: end them, or give --force")
+    console.print(f"[bold red]{sentence.capitalize()}: these numbers mean little.[/]", soft_wrap=True)
+
+
+def _seconds_since(begun: float) -> float:
+    return round(monotonic() - begun, 1)

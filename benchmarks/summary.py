@@ -1,0 +1,127 @@
+"""A run in a few lines: the means and extremes of its rows, beside what is aimed at."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.results import Document, Row, operator_name, step_name, times_as_fast
+from benchmarks.tables import BEYOND_CACHES
+
+# What each way of ours is measured against, in training.
+_RIVALS = (("ours", "eager"), ("ours+compile", "compile"))
+# Inputs of this size stay in the caches of two cores, whichever set it is.
+_CACHED = {"bernoulli_log_prob": [1024, 784], "normal_rsample": [8192, 64]}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of a run, and what it should be on two AVX-512 cores: at least the aim, or `at_most`."""
+
+    what: str
+    reached: float
+    where: str = ""
+    aim: float | None = None
+    at_most: bool = False
+    form: str = ".2f"
+
+    @property
+    def missed(self) -> bool:
+        if self.aim is None:
+            return False
+        return self.reached > self.aim if self.at_most else self.reached < self.aim
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.reached:{self.form}}{f', {self.where}' if self.where else ''}"
+
+    def with_aim(self) -> str:
+        if self.aim is None:
+            return str(self)
+        return f"{self} (aim: {'at most' if self.at_most else 'at least'} {self.aim:{self.form}})"
+
+
+def lines(rows: Sequence[Row], steps: Sequence[Row]) -> list[Line]:
+    """What there is to say about the rows of the operators and of training."""
+    return [*_means(rows), *_shares_of_bandwidth(rows), *_per_element(rows), *_half_precision(rows), *_steps(steps)]
+
+
+def losses(document: Document) -> list[str]:
+    """Every row in which a peer is faster than ours, with how many times as fast ours is."""
+    compared = [
+        (operator_name(row), "ours", peer, row["timings"])
+        for row in document["operators"]
+        for peer in row["timings"]
+        if peer != "ours"
+    ]
+    compared += [(step_name(row), ours, peer, row["timings"]) for row in document["training"] for ours, peer in _RIVALS]
+    return [
+        f"{name}: {ours} {speed:.2f} times as fast as {peer}"
+        for name, ours, peer, timings in compared
+        if {ours, peer} <= timings.keys() and (speed := times_as_fast(timings, peer, ours)) < 1
+    ]
+
+
+def _means(rows: Sequence[Row]) -> Iterator[Line]:
+    aims = {("eager", "fwd+bwd"): 7.0, ("compile", "fwd+bwd"): 5.0}
+    for direction in ("fwd", "fwd+bwd"):
+        for peer in ("eager", "compile"):
+            speeds = [
+                times_as_fast(row["timings"], peer)
+                for row in rows
+                if (row["pass"], row["dtype"]) == (direction, "float32") and peer in row["timings"]
+            ]
+            if speeds:
+                what = f"times as fast as {peer}, {direction}, float32, geometric mean of {len(speeds)}"
+                yield Line(what, statistics.geometric_mean(speeds), aim=aims.get((peer, direction)), form=".1f")
+
+
+def _shares_of_bandwidth(rows: Sequence[Row]) -> Iterator[Line]:
+    for direction, kind, aim in (("fwd", "read", 0.95), ("fwd+bwd", "copy", 0.85)):
+        shares = {
+            operator_name(row): row["limits"]["memory"] / row["timings"]["ours"]["p20"]
+            for row in rows
+            if (row["pass"], row["dtype"]) == (direction, "float32")
+            and "memory" in row["limits"]
+            and row["bytes_moved"] >= BEYOND_CACHES
+        }
+        if shares:
+            least = min(shares, key=lambda name: shares[name])
+            yield Line(f"least share of the {kind} bandwidth beyond the caches", shares[least], least, aim, form=".0%")
+
+
+def _per_element(rows: Sequence[Row]) -> Iterator[Line]:
+    aims = {"bernoulli_log_prob": 0.09, "normal_rsample": 0.4}
+    for row in rows:
+        operator = row["operator"]
+        if (row["pass"], row["dtype"], row["samples"], row["shape"]) == ("fwd", "float32", 1, _CACHED.get(operator)):
+            nanoseconds = row["timings"]["ours"]["p20"] * 1e3 / (row["shape"][0] * row["shape"][1])
+            yield Line("ns an element in the caches", nanoseconds, operator_name(row), aims[operator], at_most=True)
+
+
+def _half_precision(rows: Sequence[Row]) -> Iterator[Line]:
+    ours = {operator_name(row): row["timings"]["ours"]["p20"] for row in rows}
+    speeds = {
+        name: ours[wide] / time
+        for name, time in ours.items()
+        if name.endswith("bfloat16") and (wide := name.replace("bfloat16", "float32")) in ours
+    }
+    if speeds:
+        least = min(speeds, key=lambda name: speeds[name])
+        yield Line("least speed of bfloat16 over float32", speeds[least], least, aim=1.0)
+
+
+def _steps(steps: Sequence[Row]) -> Iterator[Line]:
+    for ours, peer in _RIVALS:
+        speeds = {
+            step_name(row): times_as_fast(row["timings"], peer, ours)
+            for row in steps
+            if {ours, peer} <= row["timings"].keys()
+        }
+        if speeds:
+            least = min(speeds, key=lambda name: speeds[name])
+            yield Line(f"training: least speed of {ours} over {peer}", speeds[least], least, aim=1.0)
+    for row in steps:
+        if (row["model"], row["batch"], row["dtype"]) == ("mlp", 8192, "bfloat16"):
+            speed = times_as_fast(row["timings"], "eager")
+            yield Line("training: speed of ours over eager", speed, step_name(row), aim=1.1)

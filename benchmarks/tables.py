@@ -1,0 +1,189 @@
+"""The tables of a results.json: for the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table as RichTable
+
+from benchmarks.results import Document, Row, times_as_fast
+
+_SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
+_PEERS = ("eager", "compile", "reduce-overhead", "jax")
+_STEPS = ("eager", "compile", "ours", "ours+compile")
+# Below this the shared cache and not memory would be what the bandwidth is of.
+BEYOND_CACHES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of text; the first `words` columns are words, the others numbers.
+
+    Rows of the same first column are a group, if there are groups at all.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int
+    grouped: bool = True
+
+    def rich(self) -> RichTable:
+        table = RichTable(title=self.title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+        for index, heading in enumerate(self.headings):
+            table.add_column(heading, justify="left" if index < self.words else "right", no_wrap=True)
+        for row, following in zip(self.rows, [*self.rows[1:], None], strict=True):
+            table.add_row(*row, end_section=self.grouped and (following is None or following[0] != row[0]))
+        return table
+
+    def markdown(self) -> Iterator[str]:
+        yield f"| {' | '.join(self.headings)} |"
+        yield "|" + "---|" * self.words + "---:|" * (len(self.headings) - self.words)
+        for row in self.rows:
+            code, *cells = row
+            yield f"| {' | '.join([f'`{code}`', *cells])} |"
+
+
+def tables(document: Document) -> list[Table]:
+    """Every table there is something for."""
+    made = []
+    if document["operators"]:
+        made += [speed(document["operators"]), limits(document["operators"])]
+    if document["training"]:
+        made.append(training(document["training"]))
+    if document["accuracy"]:
+        made.append(accuracy(document["accuracy"]))
+    if document["scaling"]:
+        made.append(scaling(document["scaling"]))
+    return made
+
+
+def speed(rows: Sequence[Row]) -> Table:
+    """How long a call takes, and how many times as long a peer's."""
+    peers = [peer for peer in _PEERS if any(peer in row["timings"] for row in rows)]
+    defaults = any("default_allocator" in row for row in rows)
+
+    def cells(row: Row) -> Iterator[str]:
+        timings = row["timings"]
+        yield from (row["operator"], row["pass"], shape(row), _SHORT[row["dtype"]])
+        yield from (microseconds(timings["ours"][percentile]) for percentile in ("p20", "median", "p80"))
+        yield from (microseconds(timings[peer]["p20"]) if peer in timings else "" for peer in peers)
+        yield from (ratio(timings, peer) for peer in peers)
+        if defaults:
+            as_it_comes = row.get("default_allocator", {"timings": {}})["timings"]
+            yield microseconds(as_it_comes["ours"]["p20"]) if "ours" in as_it_comes else ""
+            yield from (ratio(as_it_comes, peer) for peer in peers)
+
+    headings = ["operator", "pass", "shape", "dtype", "ours", "median", "p80", *peers, *(f"× {peer}" for peer in peers)]
+    if defaults:
+        headings += ["default: ours", *(f"× {peer}" for peer in peers)]
+    title = "Operators: µs a call (20th percentile), and how many times as fast ours is; allocator pinned, and default"
+    return Table(title, headings, [list(cells(row)) for row in rows], words=4)
+
+
+def limits(rows: Sequence[Row]) -> Table:
+    """What bounds ours, and what else a call costs."""
+
+    def cells(row: Row) -> Iterator[str]:
+        found, ours = row["limits"], row["timings"]["ours"]["p20"]
+        yield from (row["operator"], row["pass"], shape(row), _SHORT[row["dtype"]])
+        yield from (microseconds(found[name]) if name in found else "" for name in ("torch", "call"))
+        yield f"{row['bound'] / ours:.0%}" if row["bound"] is not None else ""
+        yield bandwidth(row, 0)
+        yield from (megabytes(row["peak_bytes"].get(name)) for name in ("ours", "eager", "compile"))
+        yield f"{row['bytes_of_results'] / 1e6:.2f}"
+        compiled = row["compile_seconds"].get("compile")
+        yield "" if compiled is None else f"{compiled:.1f}"
+
+    headings = ["operator", "pass", "shape", "dtype", "torch", "call", "bound", "bandwidth"]
+    headings += ["peak MB: ours", "eager", "compile", "results", "compile s"]
+    title = "Operators: what bounds ours, the most memory at once, the time to compile"
+    return Table(title, headings, [list(cells(row)) for row in rows], words=4)
+
+
+def training(rows: Sequence[Row]) -> Table:
+    """Samples per second, and how much they are beside eager's."""
+
+    def cells(row: Row) -> Iterator[str]:
+        timings, default = row["timings"], row.get("default_allocator", {"timings": {}})["timings"]
+        yield from (row["model"], f"{row['batch']:,}", _SHORT[row["dtype"]])
+        yield from (f"{samples_per_second(row, name):,.0f}" if name in timings else "" for name in _STEPS)
+        yield from (ratio(timings, "eager", name, 2) for name in _STEPS[1:])
+        yield ratio(default, "eager", "ours", 2)
+        yield from (megabytes(row["peak_bytes"].get(name), 0) for name in _STEPS)
+
+    headings = ["model", "M", "products", *_STEPS, f"× eager: {_STEPS[1]}", *_STEPS[2:], "default: ours"]
+    headings += [f"peak MB: {_STEPS[0]}", *_STEPS[1:]]
+    title = "Training: samples per second of whole steps, over eager's, and peak memory"
+    return Table(title, headings, [list(cells(row)) for row in rows], words=3)
+
+
+def accuracy(rows: Sequence[Row]) -> Table:
+    """The worst error, relative to the sum of |terms|."""
+    names = [name for name in ("ours", "eager", "compile") if any(name in row["output"] for row in rows)]
+
+    def cells(row: Row) -> Iterator[str]:
+        yield from (row["operator"], _SHORT[row["dtype"]], row["values"])
+        for part in ("output", "gradient"):
+            yield from (error(row[part][name]) if name in row[part] else "" for name in names)
+
+    headings = ["operator", "dtype", "inputs"]
+    headings += [f"{part}: {name}" if name == names[0] else name for part in ("output", "gradient") for name in names]
+    title = "Accuracy: the largest error against float64, over the sum of |terms|"
+    return Table(title, headings, [list(cells(row)) for row in rows], words=3)
+
+
+def scaling(rows: Sequence[Row]) -> Table:
+    """Time along each axis."""
+
+    def cells(row: Row) -> Iterator[str]:
+        ours = row["timings"]["ours"]["p20"]
+        elements = row["samples"] * row["shape"][0] * row["shape"][1]
+        yield from (row["operator"], row["axis"], shape(row), str(row["threads"]))
+        yield from (microseconds(ours), microseconds(row["timings"]["eager"]["p20"]), f"{ours * 1e3 / elements:.2f}")
+
+    headings = ["operator", "along", "shape", "threads", "ours", "eager", "ours, ns an element"]
+    return Table(
+        "Scaling: µs a call (20th percentile), fwd+bwd, f32", headings, [list(cells(row)) for row in rows], words=3
+    )
+
+
+def shape(row: Row) -> str:
+    samples = [row["samples"]] if row["samples"] > 1 else []
+    return "×".join(map(str, [*samples, *row["shape"]]))
+
+
+def microseconds(time: float) -> str:
+    return f"{time:.1f}" if time < 100 else f"{time:,.0f}"
+
+
+def ratio(timings: Mapping[str, Any], peer: str, ours: str = "ours", digits: int = 1) -> str:
+    """How many times as fast ours is; nothing where one of them was not measured."""
+    if peer not in timings or ours not in timings:
+        return ""
+    return f"{times_as_fast(timings, peer, ours):.{digits}f}"
+
+
+def bandwidth(row: Row, least: int) -> str:
+    """The time in which memory alone moves as much, over ours; nothing where less than `least` bytes are moved."""
+    memory = row["limits"].get("memory")
+    if memory is None or row["bytes_moved"] < least:
+        return ""
+    return f"{memory / row['timings']['ours']['p20']:.0%}"
+
+
+def megabytes(size: float | None, digits: int = 2) -> str:
+    return "" if size is None else f"{size / 1e6:,.{digits}f}"
+
+
+def error(relative: float | None) -> str:
+    """A relative error; what is not a number stands out."""
+    return "not finite" if relative is None else f"{relative:.1e}"
+
+
+def samples_per_second(row: Row, name: str) -> float:
+    speed: float = row["batch"] * 1e6 / row["timings"][name]["p20"]
+    return speed

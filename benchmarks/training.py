@@ -1,0 +1,186 @@
+"""Whole training steps of AEVB, in which only the operators differ: same models, data, optimizer and first weights."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vae_ext
+from benchmarks import machine
+from benchmarks.models import MODELS
+from benchmarks.session import Plan, Session
+from benchmarks.timing import Call, interleave, rounded_off
+from tests.memory import peak_bytes
+from vae_ext import reference
+from vae_ext.errors import UserError
+
+# Which operators each takes, and whether torch.compile has the model and the loss.
+CONTESTANTS: dict[str, tuple[ModuleType, bool]] = {
+    "eager": (reference, False),
+    "compile": (reference, True),
+    "ours": (vae_ext, False),
+    "ours+compile": (vae_ext, True),
+}
+_BATCHES = (100, 1024, 8192, 16384)
+_QUICK_BATCHES = {"mlp": (1024,), "convolutional": (64,)}
+# One step of all contestants may take so long, or else a cell takes minutes.
+_SECONDS_OF_A_ROUND = 10.0
+# Minibatches that take turns, but for large ones.
+_MINIBATCHES, _BYTES_OF_MINIBATCHES = 4, 2**30
+# Noise differs between contestants, and with it the first loss; a model that was wired wrongly differs more.
+_RELATIVE_DIFFERENCE_OF_LOSSES = 0.05
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model, the size of the minibatch, and the precision of matrix products and convolutions."""
+
+    model: str
+    batch: int
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} M={self.batch} {self.dtype}"
+
+
+def steps(quick: bool, dtypes: Sequence[str]) -> list[Step]:
+    """Minibatches of growing size for each model and precision."""
+    if quick:
+        return [Step(model, batch, dtypes[0]) for model, batches in _QUICK_BATCHES.items() for batch in batches]
+    return [Step(*each) for each in itertools.product(MODELS, _BATCHES, dtypes)]
+
+
+def train(session: Session, cells: Sequence[Step]) -> list[dict[str, Any]]:
+    """A row for each, but for those that from a smaller minibatch can be told to take too much memory or time."""
+    rows: dict[Step, dict[str, Any]] = {}
+    for step in session.each("training", {step.name: step for step in cells}):
+        smaller = [row for earlier, row in rows.items() if (earlier.model, earlier.dtype) == (step.model, step.dtype)]
+        available = session.pinned.run(machine.available_memory, session.plan.device)
+        obstacle = too_much(step, smaller[-1], available) if smaller else None
+        if obstacle is not None:
+            session.leave_out(step.name, obstacle)
+            continue
+        rows[step] = session.pinned.run(measure, step, session.plan)
+        if session.as_it_comes is not None and not session.plan.quick:
+            rows[step]["default_allocator"] = session.as_it_comes.run(time_alone, step, session.plan)
+    return list(rows.values())
+
+
+def too_much(step: Step, smaller: dict[str, Any], available: int) -> str | None:
+    """Why `step` would take more memory or time than there is, going by the row of a smaller minibatch."""
+    growth = step.batch / smaller["batch"]
+    # Models and optimizers come on top, which do not grow.
+    needed = 1.5 * growth * max(smaller["peak_bytes"].values())
+    if needed > available:
+        return f"about {needed / 2**30:.1f} GiB of memory would be needed, {available / 2**30:.1f} are free"
+    seconds = growth * sum(timing["median"] for timing in smaller["timings"].values()) / 1e6
+    if seconds > _SECONDS_OF_A_ROUND:
+        return f"a step of all contestants would take about {seconds:.0f} s, at most {_SECONDS_OF_A_ROUND:.0f} is tried"
+    return None
+
+
+def measure(step: Step, plan: Plan) -> dict[str, Any]:
+    """Times in µs a step, sizes in bytes."""
+    calls, seconds, failed = _prepare(step, plan.device, CONTESTANTS)
+    timings, page_faults = interleave(calls, plan.effort_of_a_step)
+    return {
+        "model": step.model,
+        "batch": step.batch,
+        "dtype": step.dtype,
+        "timings": {name: asdict(timing) for name, timing in timings.items()},
+        "compile_seconds": seconds,
+        "peak_bytes": {name: peak_bytes(call, plan.device)[0] for name, call in calls.items()},
+        "page_faults_per_round": rounded_off(page_faults),
+        "failed": failed,
+    }
+
+
+def time_alone(step: Step, plan: Plan) -> dict[str, Any]:
+    """The times of the contestants that need no compiler."""
+    calls, _, _ = _prepare(step, plan.device, [name for name, (_, compiles) in CONTESTANTS.items() if not compiles])
+    timings, page_faults = interleave(calls, plan.effort_of_a_step)
+    return {
+        "timings": {name: asdict(timing) for name, timing in timings.items()},
+        "page_faults_per_round": rounded_off(page_faults),
+    }
+
+
+def _prepare(step: Step, device: str, names: Iterable[str]) -> tuple[dict[str, Call], dict[str, float], dict[str, str]]:
+    """Steps that have been made once, the seconds of those that compile, and what went wrong with a peer."""
+    torch.compiler.reset()
+    minibatches = _minibatches(step, device)
+    calls: dict[str, Call] = {}
+    seconds: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    losses: dict[str, float] = {}
+    for name in names:
+        operators, compiles = CONTESTANTS[name]
+        call = _step(step, device, minibatches, operators, compiles)
+        start = perf_counter()
+        try:
+            losses[name] = call().item()
+        except Exception as error:
+            if not compiles:
+                raise
+            failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+            continue
+        if compiles:
+            seconds[name] = rounded_off(perf_counter() - start)
+        calls[name] = call
+    expect_alike(step.name, losses)
+    return calls, seconds, failed
+
+
+def expect_alike(name: str, losses: dict[str, float]) -> None:
+    """Raises UserError unless every contestant's loss is about eager's."""
+    for contestant, loss in losses.items():
+        if not math.isclose(loss, losses["eager"], rel_tol=_RELATIVE_DIFFERENCE_OF_LOSSES):
+            raise UserError(
+                f"{name}: the loss of {contestant} is {loss:.6g} nats, expected about {losses['eager']:.6g}"
+            )
+
+
+def _step(
+    step: Step, device: str, minibatches: Sequence[Tensor], operators: ModuleType, compiles: bool
+) -> Callable[[], Tensor]:
+    """A step on the next minibatch each time, with a model of its own that starts from the same weights."""
+    torch.manual_seed(0)
+    model = MODELS[step.model].make().to(device)
+    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.02)
+    turns = itertools.cycle(minibatches)
+
+    def negative_bound(x: Tensor) -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=step.dtype == "bfloat16"):
+            mean, log_var = model.encode(x)
+            z, kl = operators.normal_rsample_kl(mean, log_var)
+            log_likelihood = operators.bernoulli_log_prob(model.decode(z), x)
+        loss: Tensor = (kl - log_likelihood).mean()
+        return loss
+
+    objective = torch.compile(negative_bound, dynamic=False, fullgraph=True) if compiles else negative_bound
+
+    def advance() -> Tensor:
+        loss = objective(next(turns))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return advance
+
+
+def _minibatches(step: Step, device: str) -> list[Tensor]:
+    """Greyscale noise: what a step costs does not depend on what it sees."""
+    event_shape = MODELS[step.model].event_shape
+    generator = torch.Generator().manual_seed(1)
+    count = min(_MINIBATCHES, max(1, _BYTES_OF_MINIBATCHES // (4 * step.batch * math.prod(event_shape))))
+    return [torch.rand(step.batch, *event_shape, generator=generator).to(device) for _ in range(count)]

@@ -1,0 +1,303 @@
+"""What is made of a results.json: comparison, summary, tables, pictures, the README."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from benchmarks import compare, figures, readme, results, summary, tables
+from vae_ext.cli import app
+from vae_ext.errors import UserError
+
+pytestmark = pytest.mark.cpu_only("about files")
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMITTED = sorted((ROOT / "benchmarks" / "results").glob("*/results.json"))
+
+
+def timing(median: float, spread: float = 1.01) -> dict[str, Any]:
+    """A timing whose 20th and 80th percentiles are off its median by a factor."""
+    return {
+        "p20": median / spread,
+        "median": median,
+        "p80": median * spread,
+        "calls_per_sample": 1,
+        "samples": [median] * 3,
+    }
+
+
+def operator_row(ours: float = 10.0, eager: float = 80.0, compiled: float = 40.0, **fields: Any) -> dict[str, Any]:
+    timings = {"ours": timing(ours), "eager": timing(eager), "compile": timing(compiled)}
+    return {
+        "operator": "bernoulli_log_prob",
+        "pass": "fwd+bwd",
+        "shape": [8192, 784],
+        "samples": 1,
+        "dtype": "float32",
+        "timings": timings,
+        "default_allocator": {
+            "timings": {**timings, "eager": timing(9 * eager)},
+            "page_faults_per_round": 1e4,
+            "failed": {},
+        },
+        "limits": {"memory": 9.0, "torch": 1.0, "call": 2.0, "core": 3.0},
+        "bound": 9.0,
+        "compile_seconds": {"compile": 1.5},
+        "peak_bytes": {"ours": 1000, "eager": 4000, "compile": 1000},
+        "bytes_moved": 128_000_000,
+        "bytes_of_results": 1000,
+        "input_sets": 4,
+        "page_faults_per_round": 0.0,
+        "failed": {},
+    } | fields
+
+
+def step_row(**fields: Any) -> dict[str, Any]:
+    speeds = {"eager": 5000.0, "compile": 6000.0, "ours": 4000.0, "ours+compile": 3000.0}
+    return {
+        "model": "mlp",
+        "batch": 100,
+        "dtype": "float32",
+        "timings": {name: timing(time) for name, time in speeds.items()},
+        "compile_seconds": {"compile": 4.0, "ours+compile": 3.0},
+        "peak_bytes": dict.fromkeys(speeds, 10**6),
+        "page_faults_per_round": 0.0,
+        "failed": {},
+    } | fields
+
+
+def document(**parts: Any) -> dict[str, Any]:
+    """A whole results.json, with some parts in place of the usual ones."""
+    accuracy = {
+        "operator": "normal_kl",
+        "dtype": "float32",
+        "values": "extreme",
+        "output": {"ours": 0.0, "eager": 1e-7},
+        "gradient": {"ours": 2e-7, "eager": None},
+    }
+    point = {
+        "operator": "normal_rsample_kl",
+        "shape": [4, 64],
+        "samples": 1,
+        "timings": {"ours": timing(5), "eager": timing(9)},
+    }
+    return {
+        "format": results.FORMAT,
+        "machine": {
+            "cpu": "a CPU",
+            "cores": 2,
+            "threads": 2,
+            "isa": "AVX2",
+            "torch": "2.13.0",
+            "vae_ext": "0.1.0",
+            "commit": "0123456789abcdef",
+            "compiler": "GNU 12",
+        },
+        "settings": {"device": "cpu", "quick": False},
+        "cases_right": 7,
+        "bandwidth_bytes_per_second": {"read": 5e10, "copy": 4e10},
+        "seconds": {"operators": 9.0},
+        "operators": [operator_row(), operator_row(shape=[100, 784], bytes_moved=10**6)],
+        "training": [step_row()],
+        "accuracy": [accuracy],
+        "scaling": [
+            point | {"axis": "batch", "value": 4, "threads": 2},
+            point | {"axis": "threads", "value": 4, "threads": 1},
+            point | {"axis": "threads", "value": 4, "threads": 2},
+        ],
+        "cores_busy_with_others": 0.0,
+        "left_out": {"mlp M=16384 float32": "the time was up"},
+    } | parts
+
+
+def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:
+    written = document()
+    assert results.read(results.write(written, tmp_path)) == written
+    assert len((tmp_path / results.FILE_NAME).read_text().splitlines()) == len(written) + 2 + 3 + 2 + 2 + 4
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', "{}"])
+def test_another_file_is_refused_in_one_sentence(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        results.read(path)
+
+
+@pytest.mark.parametrize(
+    ("ours", "peers", "spread", "verdict"),
+    [
+        (10.0, 1.0, 1.01, ""),
+        (10.4, 1.0, 1.01, ""),  # below what any two runs differ by
+        (8.0, 1.0, 1.01, "faster"),
+        (12.5, 1.0, 1.01, "slower"),
+        (12.5, 1.25, 1.01, "as its peers"),  # a slower machine
+        (12.5, 1.0, 1.2, ""),  # within the spread of its samples
+        (10.0, 1.25, 1.01, ""),
+        (8.0, 1.25, 1.01, "faster"),
+    ],
+)
+def test_a_change_is_told_from_noise_and_from_the_machine(
+    ours: float, peers: float, spread: float, verdict: str
+) -> None:
+    before = document(training=[])
+    after = copy.deepcopy(before)
+    for file in (before, after):
+        for row in file["operators"]:
+            row["timings"]["ours"] = timing(10.0 if file is before else ours, spread)
+    for row in after["operators"]:
+        for peer in ("eager", "compile"):
+            row["timings"][peer] = timing(row["timings"][peer]["median"] * peers)
+    assert [change.verdict for change in compare.changes(before, after)] == [verdict, verdict]
+
+
+def test_rows_are_compared_by_name() -> None:
+    before = document(operators=[operator_row(ours=10), operator_row(ours=7, dtype="bfloat16")])
+    after = document(operators=[operator_row(ours=30, samples=8), operator_row(ours=20)])
+    operator, step = compare.changes(before, after)
+    assert (operator.name, operator.ratio) == ("bernoulli_log_prob fwd+bwd 8192x784 float32", 2.0)
+    assert (step.name, step.ratio, step.verdict) == ("mlp M=100 float32", 1.0, "")
+    assert compare.only_in_one(before, after) == (
+        ["bernoulli_log_prob fwd+bwd 8192x784 bfloat16"],
+        ["bernoulli_log_prob fwd+bwd 8192x784 L=8 float32"],
+    )
+    assert "1 are faster" not in compare.verdicts([operator, step])
+    assert "1 slower" in compare.verdicts([operator, step])
+
+
+def test_the_command_compares_two_files(tmp_path: Path) -> None:
+    after = document(operators=[operator_row(ours=5)])
+    after["machine"] = after["machine"] | {"torch": "2.14.0"}
+    paths = []
+    for name, file in (("before", document()), ("after", after)):
+        (tmp_path / name).mkdir()
+        paths.append(str(results.write(file, tmp_path / name)))
+    result = CliRunner().invoke(app, ["benchmark", "--compare", *paths])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"8192x784 float32 +faster +10\.0 +5\.0 +0\.50 +1\.00 +±5%", result.output)
+    assert "torch: 2.13.0 before, 2.14.0 after" in result.output
+    assert f"Only in {paths[0]}: bernoulli_log_prob fwd+bwd 100x784 float32" in " ".join(result.output.split())
+
+
+def test_files_without_a_common_row_are_refused(tmp_path: Path) -> None:
+    empty = document(operators=[], training=[])
+    path = str(results.write(empty, tmp_path))
+    result = CliRunner().invoke(app, ["benchmark", "--compare", path, path])
+    assert result.exit_code == 1
+    assert "no row in common" in result.stderr
+
+
+def test_the_summary_finds_means_and_extremes() -> None:
+    rows = [
+        operator_row(ours=10, eager=20, compiled=80),
+        operator_row(ours=10, eager=80, compiled=20, limits={"memory": 4.0}),
+        operator_row(ours=16, dtype="bfloat16"),
+        operator_row(ours=100, shape=[1024, 784], limits={}) | {"pass": "fwd"},
+    ]
+    steps = [step_row(), step_row(batch=8192, dtype="bfloat16")]
+    found = {(line.what, line.where): line for line in summary.lines(rows, steps)}
+    assert found["times as fast as eager, fwd+bwd, float32, geometric mean of 2", ""].reached == pytest.approx(4)
+    bandwidth = found[
+        "least share of the copy bandwidth beyond the caches", "bernoulli_log_prob fwd+bwd 8192x784 float32"
+    ]
+    assert bandwidth.reached == pytest.approx(0.4 * 1.01)
+    assert bandwidth.missed
+    half = found["least speed of bfloat16 over float32", "bernoulli_log_prob fwd+bwd 8192x784 bfloat16"]
+    assert half.reached == pytest.approx(10 / 16)
+    cached = found["ns an element in the caches", "bernoulli_log_prob fwd 1024x784 float32"]
+    assert cached.missed
+    assert "at most 0.09" in cached.with_aim()
+    assert not found["training: speed of ours over eager", "mlp M=8192 bfloat16"].missed
+
+
+def test_every_loss_is_told() -> None:
+    slow = step_row()
+    slow["timings"]["ours+compile"] = timing(12_000)
+    found = summary.losses(document(operators=[operator_row(), operator_row(compiled=5)], training=[slow]))
+    assert found == [
+        "bernoulli_log_prob fwd+bwd 8192x784 float32: ours 0.50 times as fast as compile",
+        "mlp M=100 float32: ours+compile 0.50 times as fast as compile",
+    ]
+
+
+def test_every_table_has_a_cell_for_each_heading() -> None:
+    without_compile = operator_row(compile_seconds={}, bound=None, limits={})
+    del without_compile["timings"]["compile"], without_compile["default_allocator"]
+    file = document()
+    file["operators"].append(without_compile)
+    made = tables.tables(file)
+    assert len(made) == 5
+    for table in made:
+        assert {len(row) for row in table.rows} == {len(table.headings)}, table.title
+        assert table.rich().row_count == len(table.rows)
+
+
+def test_an_error_that_is_not_finite_stands_out() -> None:
+    (row,) = tables.accuracy(document()["accuracy"]).rows
+    assert row == ["normal_kl", "f32", "extreme", "0.0e+00", "1.0e-07", "2.0e-07", "not finite"]
+
+
+def test_the_page_and_the_pictures_follow_the_results(tmp_path: Path) -> None:
+    path = results.write(document(), tmp_path)
+    project = tmp_path / "PROJECT.md"
+    project.write_text("before\n<!-- measured -->\nold\n<!-- end of measured -->\nafter\n")
+    readme.write(path, project)
+    text = project.read_text()
+    assert text.startswith("before\n<!-- measured -->\n2 cores of a CPU")
+    assert text.endswith("<!-- end of measured -->\nafter\n")
+    assert "| `bernoulli_log_prob` | fwd+bwd | 8192×784 | 9.9 | 79.2 | 39.6 | 8.0 | 4.0 | 72.0 | 4.0 | 91% |" in text
+    assert "mlp M=16384 float32: the time was up" in (tmp_path / "README.md").read_text()
+    for name in figures.PARTS:
+        assert f"({name})" in (tmp_path / "README.md").read_text()
+        assert Image.open(tmp_path / name).info[figures.SOURCE] == results.digest(path)
+
+
+def test_pictures_of_what_was_not_measured_go(tmp_path: Path) -> None:
+    figures.draw(document(), tmp_path, "")
+    assert figures.draw(document(training=[], scaling=[]), tmp_path, "") == [
+        tmp_path / "speed.png",
+        tmp_path / "accuracy.png",
+    ]
+    assert not (tmp_path / "training.png").exists()
+
+
+def test_a_readme_without_marks_is_refused(tmp_path: Path) -> None:
+    path = results.write(document(), tmp_path)
+    (tmp_path / "PROJECT.md").write_text("nothing here\n")
+    with pytest.raises(UserError, match="has 0 parts"):
+        readme.write(path, tmp_path / "PROJECT.md")
+
+
+def test_the_readme_is_what_the_committed_results_say() -> None:
+    """After a measurement: `python -m benchmarks.readme` on its results.json, and commit all it wrote."""
+    text = readme.PROJECT_README.read_text()
+    (measured,) = readme.MARKED.findall(text)
+    assert measured in {readme.section(results.read(path), str(path.parent.relative_to(ROOT))) for path in COMMITTED}, (
+        "run python -m benchmarks.readme on the results that the README shows"
+    )
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=[path.parent.name for path in COMMITTED])
+def test_pages_and_pictures_are_of_the_committed_results(path: Path) -> None:
+    file = results.read(path)
+    assert path.stat().st_size < 1_000_000
+    assert (path.parent / "README.md").read_text() == readme.page(file)
+    pictures = {name for name, part in figures.PARTS.items() if file[part]}
+    assert {picture.name for picture in path.parent.glob("*.png")} == pictures
+    for name in pictures:
+        assert Image.open(path.parent / name).info[figures.SOURCE] == results.digest(path), name
+
+
+def test_a_failed_peer_is_reported() -> None:
+    from benchmarks.report import conditions
+
+    file = document(operators=[operator_row(failed={"jax": "TypeError: why"})])
+    assert "jax failed in bernoulli_log_prob fwd+bwd 8192x784 float32: TypeError: why" in list(conditions(file))
+    assert json.loads(results.dump(file)) == file

@@ -1,0 +1,352 @@
+"""How the benchmarks measure: what is chosen, what is left out, that it is right first, and that it is all written."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+from typer.testing import CliRunner
+
+import vae_ext
+from benchmarks import accuracy, contestants, figures, gate, jax_peer, machine, operators, results, training, workloads
+from benchmarks.models import MODELS
+from benchmarks.session import Plan, Session
+from benchmarks.timing import Effort, Timing, interleave
+from benchmarks.worker import AS_IT_COMES, PINNED, Worker
+from benchmarks.workloads import DTYPES, Inputs, Workload
+from tests.accuracy import worst_errors
+from tests.cases import OPERATORS, Case
+from vae_ext import cli, reference
+from vae_ext.errors import UserError
+
+pytestmark = pytest.mark.cpu_only("about the benchmarks, which choose a device themselves")
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = Plan("cpu", quick=True, input_sets=2)
+
+
+class Here:
+    """Stands for a worker: answers what is known, and does nothing else."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.answers = answers
+        self.asked: list[Sequence[Any]] = []
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        self.asked.append((function.__name__, *args))
+        return self.answers[function.__name__]
+
+
+def session(answers: dict[str, Any], deadline: float = math.inf) -> Session:
+    console = Console(file=io.StringIO())
+    here: Any = Here(answers)
+    return Session(console, QUICK, pinned=here, as_it_comes=None, deadline=deadline)
+
+
+def timed(p20: float) -> Timing:
+    return Timing(p20, p20, p20, 1, (p20,))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_grid_has_every_operator_in_both_passes_and_dtypes(device: str) -> None:
+    grid = workloads.suite(device, quick=False, dtypes=DTYPES)
+    assert len({workload.name for workload in grid}) == len(grid)
+    for operator in OPERATORS:
+        found = {(w.direction, w.dtype) for w in grid if w.operator == operator}
+        assert found == {(direction, dtype) for direction in ("fwd", "fwd+bwd") for dtype in DTYPES}, operator
+    shapes = {workload.shape for workload in grid}
+    assert {(100, 20), (65536, 128), (100, 784), (4096, 12288)} <= shapes
+    assert {workload.samples for workload in grid} == {1, 8, 50}
+    assert {w.operator for w in workloads.suite(device, quick=True, dtypes=DTYPES)} == set(OPERATORS)
+
+
+def test_a_selection_is_by_name_and_dtype() -> None:
+    grid = workloads.suite("cpu", quick=False, dtypes=["bfloat16"])
+    chosen = workloads.matching(r"normal_kl fwd .*x64 ", grid)
+    assert [workload.name for workload in chosen] == ["normal_kl fwd 8192x64 bfloat16"]
+    with pytest.raises(UserError, match=r"--only \( is not a regular expression"):
+        workloads.matching("(", grid)
+    with pytest.raises(UserError, match="is found in none of: bernoulli_log_prob fwd"):
+        workloads.matching("float32", grid)
+
+
+def test_what_matters_most_is_measured_first() -> None:
+    ordered = workloads.by_importance(workloads.suite("cpu", quick=False, dtypes=DTYPES))
+    kinds = [(workload.samples > 1, workload.dtype != "float32") for workload in ordered]
+    assert kinds == sorted(kinds)
+    assert {workload.operator for workload in ordered[:48]} == set(OPERATORS)
+
+
+def test_a_workload_beyond_the_memory_is_left_out_and_named() -> None:
+    small, large = Workload("normal_kl", (100, 20), "fwd"), Workload("normal_kl", (8192, 64), "fwd")
+    between = session({"available_memory": small.memory_needed() + 1, "measure": {"a": "row"}})
+    assert operators.sweep(between, [large, small]) == [{"a": "row"}]
+    assert list(between.left_out) == [large.name]
+    assert "GiB of memory are needed" in between.left_out[large.name]
+    here: Any = between.pinned
+    assert ("measure", small, QUICK) in here.asked
+    assert ("measure", large, QUICK) not in here.asked
+
+
+def test_nothing_is_begun_after_the_deadline() -> None:
+    late = session({}, deadline=0.0)
+    assert list(late.each("operators", {"a": 1, "b": 2})) == []
+    assert late.left_out == {"a": "the time was up", "b": "the time was up"}
+
+
+def test_a_step_that_would_take_too_much_is_told_from_a_smaller_one() -> None:
+    smaller = {
+        "batch": 100,
+        "peak_bytes": {"eager": 10**6, "ours": 5 * 10**5},
+        "timings": {"eager": {"median": 2e4}, "ours": {"median": 1e4}},
+    }
+    step = training.Step("mlp", 10_000, "float32")
+    assert training.too_much(step, smaller, available=10**9) is None
+    assert "GiB of memory" in str(training.too_much(step, smaller, available=10**8))
+    slow = smaller | {"timings": {"eager": {"median": 1e6}}}
+    assert "would take about 100 s" in str(training.too_much(step, slow, available=10**9))
+
+
+def test_training_leaves_out_what_a_smaller_minibatch_foretells() -> None:
+    row = {"batch": 100, "peak_bytes": {"eager": 10**6}, "timings": {"eager": {"median": 1e5}}}
+    cells = [training.Step("mlp", batch, "float32") for batch in (100, 200, 20_000)]
+    found = session({"available_memory": 10**9, "measure": row})
+    assert training.train(found, cells) == [row, row]
+    assert list(found.left_out) == ["mlp M=20000 float32"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_contestants_take_the_same_step(model: str) -> None:
+    """What is different is the noise alone; a loss that is off is an error."""
+    measured = training.time_alone(training.Step(model, 4, "float32"), QUICK)
+    assert measured["timings"].keys() == {"eager", "ours"}
+    with pytest.raises(UserError, match=r"the loss of ours is 90 nats, expected about 100"):
+        training.expect_alike("mlp", {"eager": 100.0, "ours": 90.0})
+
+
+def test_inputs_take_turns() -> None:
+    inputs = Inputs(Workload("normal_kl", (3, 2), "fwd"), "cpu", sets=2)
+    seen: list[Tensor] = []
+
+    def operator(mean: Tensor, log_var: Tensor) -> Tensor:
+        seen.append(mean)
+        return log_var
+
+    call = inputs.call(operator)
+    for _ in range(3):
+        call()
+    assert seen[0] is seen[2]
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_inputs_beyond_any_cache_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = Workload("bernoulli_log_prob", (3, 2), "fwd+bwd", samples=5)
+    assert len(Inputs(workload, "cpu", sets=4).sets) == 4
+    monkeypatch.setattr(workloads, "_BEYOND_ANY_CACHE", 8)
+    (arguments,) = Inputs(workload, "cpu", sets=4).sets
+    assert {name: tuple(tensor.shape) for name, tensor in arguments.items()} == {"logits": (5, 3, 2), "x": (3, 2)}
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("direction", ["fwd", "fwd+bwd"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_ours_and_eager_compute_the_same_things(operator: str, direction: Any, samples: int) -> None:
+    inputs = Inputs(Workload(operator, (4, 5), direction, samples=1 if operator == "normal_kl" else samples), "cpu", 1)
+    ours, eager = (inputs.call(workloads.operator_of(module, operator))() for module in (vae_ext, reference))
+    assert [tensor.shape for tensor in ours] == [tensor.shape for tensor in eager]
+    if operator in workloads.LIKELIHOODS:
+        torch.testing.assert_close(ours, eager)
+
+
+def test_sizes_are_the_least_that_a_pass_moves() -> None:
+    floats = 4 * 3 * 4
+    fwd = Inputs(Workload("bernoulli_log_prob", (4, 3), "fwd"), "cpu", 1)
+    assert fwd.sizes(vae_ext.bernoulli_log_prob) == workloads.Sizes(moved=2 * floats, new=16)
+    both = Inputs(Workload("bernoulli_log_prob", (4, 3), "fwd+bwd"), "cpu", 1)
+    moved = (2 * floats + 16) + (2 * floats + 16 + floats)
+    assert both.sizes(vae_ext.bernoulli_log_prob) == workloads.Sizes(moved=moved, new=16 + floats)
+
+
+def test_jax_is_a_contestant_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a formula for every operator; where it is not installed nothing asks for it."""
+    assert set(jax_peer.FORMULAS) == set(OPERATORS)
+    inputs = Inputs(Workload("normal_kl", (3, 2), "fwd"), "cpu", sets=1)
+    monkeypatch.setattr(jax_peer, "installed", lambda: False)
+    assert list(contestants.contestants(inputs, "cpu")) == ["ours", "eager", "compile"]
+    monkeypatch.setattr(jax_peer, "installed", lambda: True)
+    monkeypatch.setattr(jax_peer, "call", lambda inputs: lambda: ())
+    assert list(contestants.contestants(inputs, "cpu")) == ["ours", "eager", "compile", "jax"]
+
+
+def test_a_peer_that_fails_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> object:
+        raise TypeError("no such thing\nand more")
+
+    calls = {"ours": lambda: torch.ones(1), "eager": lambda: torch.ones(1), "jax": fail}
+    monkeypatch.setattr(operators, "contestants", lambda inputs, device: dict(calls))
+    measured = operators.time_alone(Workload("normal_kl", (3, 2), "fwd"), QUICK)
+    assert measured["failed"] == {"jax": "TypeError: no such thing"}
+    assert measured["timings"].keys() == {"ours", "eager"}
+
+
+def test_the_bound_is_the_call_and_the_work_or_the_memory() -> None:
+    workload = Workload("normal_kl", (8192, 64), "fwd")  # 64 times what one core does alone
+    limits = {"call": timed(2.0), "core": timed(5.0)}
+    assert operators.bound(workload, limits, threads=2) == pytest.approx(2 + 3 * 64 / 2)
+    assert operators.bound(workload, limits | {"memory": timed(500.0)}, threads=2) == pytest.approx(502)
+    assert operators.bound(Workload("normal_kl", (100, 20), "fwd"), limits, threads=2) == 2.0
+    assert operators.bound(workload, {"memory": timed(500.0)}, threads=2) is None
+
+
+def test_every_round_times_every_call() -> None:
+    counts = {"a": 0, "b": 0}
+
+    def call(name: str) -> Callable[[], object]:
+        def count() -> None:
+            counts[name] += 1
+
+        return count
+
+    timings, _ = interleave({name: call(name) for name in counts}, Effort(seconds=0, rounds=3))
+    assert all(len(timing.samples) == 3 and timing.p20 <= timing.median <= timing.p80 for timing in timings.values())
+    assert all(counts[name] > 3 * timings[name].calls_per_sample for name in counts)
+
+
+def test_the_gate_stops_at_a_wrong_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("normal_kl", {"mean": (3, 4), "scale": (3, 4)})
+    gate.check(case, "float32", "cpu")
+    right = vae_ext.normal_kl
+    monkeypatch.setattr(vae_ext, "normal_kl", lambda **kwargs: right(**kwargs) * 1.001)
+    with pytest.raises(UserError, match=r"nothing was measured, because normal_kl-mean=3x4.* is wrong in float32"):
+        gate.check(case, "float32", "cpu")
+
+
+def test_the_gate_is_the_registry_of_the_tests() -> None:
+    everything = gate.cases(OPERATORS, quick=False)
+    assert {case.operator for case in everything} == set(OPERATORS)
+    assert 400 < len(gate.cases(OPERATORS, quick=True)) < len(everything)
+    assert {case.operator for case in gate.cases(["normal_kl"], quick=True)} == {"normal_kl"}
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_ours_is_accurate_in_the_accuracy_table(operator: str) -> None:
+    rows = accuracy.measure(accuracy.Question(operator, "float32"), QUICK)
+    assert [row["values"] for row in rows] == list(accuracy.kinds_of_values(operator))
+    for row in rows:
+        assert row["output"].keys() == {"ours", "eager"}
+        assert row["output"]["ours"] < 1e-6
+        assert row["gradient"]["ours"] < 1e-6
+
+
+def test_an_error_is_relative_to_the_terms() -> None:
+    case = Case("bernoulli_log_prob", {"logits": (3, 4), "x": (3, 4)})
+    kwargs = case.make(requires_grad=True)
+
+    def off() -> Tensor:
+        return vae_ext.bernoulli_log_prob(**kwargs) * 1.01
+
+    def nowhere() -> Tensor:
+        return vae_ext.bernoulli_log_prob(**kwargs) * math.nan
+
+    errors = worst_errors(case, kwargs, {"off": off, "nowhere": nowhere})
+    output, gradient = errors["off"]
+    assert 1e-3 < output <= 0.01 + 1e-6
+    assert 1e-3 < gradient <= 0.01 + 1e-6
+    assert errors["nowhere"] == (math.inf, math.inf)
+
+
+def test_a_worker_has_the_allocator_it_is_given() -> None:
+    before = dict(os.environ)
+    for allocator in (PINNED, AS_IT_COMES):
+        worker = Worker(allocator, {"VAE_EXT_TEST": "1"}, threads=None)
+        try:
+            assert worker.pid != os.getpid()
+            assert worker.run(os.getenv, "VAE_EXT_TEST") == "1"
+            assert {name: worker.run(os.getenv, name) for name in PINNED} == dict.fromkeys(PINNED) | allocator
+            with pytest.raises(ValueError, match="invalid literal"):
+                worker.run(int, "no number")
+            with pytest.raises(UserError, match="want of memory"):
+                worker.run(os._exit, 1)
+        finally:
+            worker.close()
+    assert dict(os.environ) == before
+
+
+def test_the_load_of_others_is_not_our_own() -> None:
+    start = monotonic()
+    load = machine.OtherLoad([os.getpid()])
+    everything = machine.OtherLoad([])
+    end = os.times().user + 0.3
+    while os.times().user < end:
+        pass
+    ours = everything.cores() - load.cores()
+    assert ours * (monotonic() - start) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--parts", "operators,speed"], "--parts has 'speed', expected some of operators, training"),
+        (["--dtypes", "float64"], "--dtypes has 'float64', expected some of float32, bfloat16"),
+        (["--only", "nothing like this"], "--only nothing like this is found in none of"),
+        (["--device", "tpu"], "--device is 'tpu', expected cpu or cuda"),
+    ],
+)
+def test_an_unusable_option_is_one_sentence(options: list[str], message: str) -> None:
+    result = CliRunner().invoke(cli.app, ["benchmark", *options])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_installation_without_a_clone_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "vae_ext" / "cli.py"))
+    result = CliRunner().invoke(cli.app, ["benchmark", "--quick"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("vae-ext: benchmark needs a clone of the repository")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_run_leaves_results_and_pictures(tmp_path: Path) -> None:
+    """The whole command on one operator, and one that is measured in parts."""
+    options = ["--quick", "--force", "--device", "cpu", "--dtypes", "float32", "--parts", "operators,accuracy"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vae_ext", "benchmark", *options, "--only", "normal_kl", "--out", str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document = results.read(tmp_path / results.FILE_NAME)
+    (row,) = document["operators"]
+    assert results.operator_name(row) == Workload("normal_kl", (1024, 32), "fwd+bwd").name
+    assert row["timings"].keys() == {"ours", "eager", "compile"} | ({"jax"} if jax_peer.installed() else set())
+    assert row["default_allocator"]["timings"].keys() == row["timings"].keys()
+    assert row["peak_bytes"]["ours"] < row["peak_bytes"]["eager"]
+    assert row["compile_seconds"]["compile"] > 0
+    assert len(row["timings"]["ours"]["samples"]) >= 8
+    assert document["cases_right"] > 100
+    assert not document["training"]
+    assert {"cpu", "isa", "torch", "commit", "compiler"} <= document["machine"].keys()
+    assert {path.name for path in tmp_path.iterdir()} == {results.FILE_NAME, "speed.png", "accuracy.png"}
+    assert "A quick look: not to be quoted." in done.stdout
+    assert figures.SOURCE.encode() in (tmp_path / "speed.png").read_bytes()
+
+
+def test_names_of_rows_and_workloads_agree() -> None:
+    for workload in workloads.suite("cpu", quick=False, dtypes=DTYPES):
+        row = {**dataclasses.asdict(workload), "pass": workload.direction}
+        assert results.operator_name(row) == workload.name
