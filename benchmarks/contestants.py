@@ -32,7 +32,7 @@ def contestants(inputs: Inputs, device: str) -> dict[str, Call]:
     }
     if device == "cuda":
         calls["reduce-overhead"] = partial(_next_step, inputs.call(compiled(eager, mode="reduce-overhead")))
-    if jax_peer.installed():
+    if jax_peer.installed() and name in jax_peer.FORMULAS:
         calls["jax"] = jax_peer.call(inputs)
     return calls
 

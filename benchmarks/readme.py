@@ -33,7 +33,7 @@ _CAPTIONS = {
 def section(document: Document, folder: str) -> str:
     """The measured part of the project's README, for results that are in `folder`, seen from there."""
     lines = [_where(document, folder), "", *_readme_table(document["operators"])]
-    lines += ["", *(f"- {line}" for line in summary.lines(document["operators"], document["training"]))]
+    lines += ["", *(f"- {line}" for line in summary.lines(document))]
     lines += _slower(document)
     for name, part in figures.PARTS.items():
         if document[part]:
@@ -48,7 +48,7 @@ def page(document: Document) -> str:
     for table in tables.tables(document):
         lines += ["", f"## {table.title}", "", *table.markdown()]
     lines += ["", "## Summary", ""]
-    lines += [f"- {line.with_aim()}" for line in summary.lines(document["operators"], document["training"])]
+    lines += [f"- {line.with_aim()}" for line in summary.lines(document)]
     lines += _slower(document)
     if document["left_out"]:
         lines += ["", "Left out:", "", *(f"- {name}: {reason}" for name, reason in document["left_out"].items())]

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
 from benchmarks import compare, results, summary, tables
 from benchmarks.machine import QUIET_CORES
 from benchmarks.results import Document
+from benchmarks.terminal import Terminal, terminal
 from vae_ext.errors import UserError
 
-_WIDTH_OF_TABLES = 160
 
-
-def show(document: Document) -> None:
+def show(document: Document, terminal: Terminal) -> None:
     """Tables, conditions, summary."""
-    console = _wide_console()
-    console.print(*(table.rich() for table in tables.tables(document)), *conditions(document), sep="\n")
-    for line in summary.lines(document["operators"], document["training"]):
-        text = line.with_aim()
-        console.print(f"[red]✗ {text}[/]" if line.missed else f"  {text}", highlight=False)
+    for table in tables.tables(document):
+        terminal.show(table)
+    terminal.say(*conditions(document))
+    for line in summary.lines(document):
+        terminal.say(f"{'✗' if line.missed else ' '} {line.with_aim()}", warning=line.missed)
     slower = summary.losses(document)
     if slower:
-        console.print("Slower than a peer:", *slower, sep="\n  ", highlight=False)
+        terminal.say("Slower than a peer:", *(f"  {row}" for row in slower))
 
 
 def conditions(document: Document) -> Iterator[str]:
@@ -58,17 +55,13 @@ def compare_files(before: Path, after: Path) -> None:
     Raises:
         UserError: one is no such file, or they have no row in common.
     """
-    console = _wide_console()
+    here = terminal()
     old, new = results.read(before), results.read(after)
     found = compare.changes(old, new)
     if not found:
         raise UserError(f"{before} and {after} have no row in common")
-    console.print(compare.table(found).rich(), *compare.differences(old, new), compare.verdicts(found), sep="\n")
+    here.show(compare.table(found))
+    here.say(*compare.differences(old, new), compare.verdicts(found))
     for path, names in zip((before, after), compare.only_in_one(old, new), strict=True):
         if names:
-            console.print(f"Only in {path}: {', '.join(names)}", highlight=False)
-
-
-def _wide_console() -> Console:
-    """Where it is narrow, the terminal wraps lines: better than a table that lacks numbers."""
-    return Console(width=max(Console().width, _WIDTH_OF_TABLES))
+            here.say(f"Only in {path}: {', '.join(names)}")

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from benchmarks import accuracy, figures, machine, operators, results, scaling, training
 from benchmarks.contestants import fresh_cache, wake_compiler
@@ -20,6 +19,7 @@ from benchmarks.gate import pass_gate
 from benchmarks.report import show
 from benchmarks.results import PARTS
 from benchmarks.session import Plan, Session
+from benchmarks.terminal import Terminal, terminal
 from benchmarks.worker import AS_IT_COMES, PINNED, Worker
 from benchmarks.workloads import DTYPES, OPERATORS, Workload, matching, suite
 from vae_ext import _native
@@ -61,18 +61,20 @@ def run(options: Options) -> None:
         raise UserError(f"nothing was measured: {len(session.left_out)} were left out, the first because {reason}")
     if options.out is not None:
         figures.draw(document, options.out, results.digest(options.out / results.FILE_NAME))
-    show(document)
+    show(document, session.terminal)
     if options.out is not None:
-        session.console.print(f"Written to {options.out}", highlight=False, soft_wrap=True)
+        session.terminal.say(f"Written to {options.out}")
 
 
 def _measure(session: Session, options: Options, workloads: Sequence[Workload]) -> dict[str, Any]:
     """The document of results.json, part by part: what was measured so far outlives an interruption."""
     pids = [worker.pid for worker in session.workers()]
-    _expect_quiet(session.console, options.force, pids)
+    _expect_quiet(session.terminal, options.force, pids)
     load = machine.OtherLoad(pids)
     begun = monotonic()
-    gated = OPERATORS if set(options.parts) - {"operators"} else {workload.operator for workload in workloads}
+    gated = (
+        OPERATORS if set(options.parts) - {"operators"} else {part for workload in workloads for part in workload.parts}
+    )
     cases = pass_gate(session, gated, options.dtypes)
     document = _header(session, options) | {"cases_right": cases, "seconds": {"correctness": _seconds_since(begun)}}
     document |= {part: [] for part in PARTS}
@@ -123,7 +125,7 @@ def _session(plan: Plan, options: Options) -> Iterator[Session]:
         for allocator in allocators:
             workers.append(Worker(allocator, cache, options.threads))
             stack.callback(workers[-1].close)
-        yield Session(Console(), plan, workers[0], workers[1] if len(workers) > 1 else None, deadline)
+        yield Session(terminal(), plan, workers[0], workers[1] if len(workers) > 1 else None, deadline)
 
 
 def _expect_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -145,7 +147,7 @@ def _resolve_device(name: str | None) -> str:
     return name
 
 
-def _expect_quiet(console: Console, force: bool, pids: Sequence[int]) -> None:
+def _expect_quiet(terminal: Terminal, force: bool, pids: Sequence[int]) -> None:
     """Raises UserError on a machine that is busy with something else; with `force`, only says so."""
     load = machine.OtherLoad(pids)
     time.sleep(1)
@@ -155,7 +157,7 @@ def _expect_quiet(console: Console, force: bool, pids: Sequence[int]) -> None:
     sentence = f"other processes keep {busy:.1f} cores busy, expected {machine.QUIET_CORES} or less"
     if not force:
         raise UserError(f"{sentence}: end them, or give --force")
-    console.print(f"[bold red]{sentence.capitalize()}: these numbers mean little.[/]", soft_wrap=True)
+    terminal.say(f"{sentence.capitalize()}: these numbers mean little.", warning=True)
 
 
 def _seconds_since(begun: float) -> float:

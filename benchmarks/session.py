@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+from benchmarks.terminal import Terminal
 from benchmarks.timing import Effort
 from benchmarks.worker import Worker
 
@@ -51,7 +49,7 @@ class Session:
         left_out: what was not measured, and why.
     """
 
-    console: Console
+    terminal: Terminal
     plan: Plan
     pinned: Worker
     as_it_comes: Worker | None
@@ -62,27 +60,12 @@ class Session:
         self.left_out[name] = reason
 
     def each(self, what: str, items: Mapping[str, _Item]) -> Iterator[_Item]:
-        """The items there is time for, with a bar that is drawn between them: drawing would be measured too."""
-        columns = (
-            TextColumn("{task.description:12}"),
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[now]}"),
-        )
-        hidden = not self.console.is_terminal
-        if hidden:
-            self.console.print(f"{what}: {len(items)}", highlight=False)
-        with Progress(*columns, console=self.console, auto_refresh=False, transient=True, disable=hidden) as progress:
-            task = progress.add_task(what, total=len(items), now="")
-            for name, item in items.items():
-                if monotonic() > self.deadline:
-                    self.leave_out(name, "the time was up")
-                    continue
-                progress.update(task, now=name, refresh=True)
+        """The items there is time for."""
+        for name, item in self.terminal.each(what, items):
+            if monotonic() > self.deadline:
+                self.leave_out(name, "the time was up")
+            else:
                 yield item
-                progress.advance(task)
 
     def workers(self) -> list[Worker]:
         return [worker for worker in (self.pinned, self.as_it_comes) if worker is not None]

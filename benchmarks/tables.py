@@ -6,9 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.table import Table as RichTable
-
 from benchmarks.results import Document, Row, times_as_fast
 
 _SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
@@ -31,13 +28,14 @@ class Table:
     words: int
     grouped: bool = True
 
-    def rich(self) -> RichTable:
-        table = RichTable(title=self.title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-        for index, heading in enumerate(self.headings):
-            table.add_column(heading, justify="left" if index < self.words else "right", no_wrap=True)
-        for row, following in zip(self.rows, [*self.rows[1:], None], strict=True):
-            table.add_row(*row, end_section=self.grouped and (following is None or following[0] != row[0]))
-        return table
+    def plain(self) -> Iterator[str]:
+        lines = [self.headings, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = enumerate(zip(line, widths, strict=True))
+            yield "  ".join(
+                cell.ljust(width) if index < self.words else cell.rjust(width) for index, (cell, width) in cells
+            )
 
     def markdown(self) -> Iterator[str]:
         yield f"| {' | '.join(self.headings)} |"

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from tests.cases import SAMPLERS, Case, Result, Shape, as_tuple, cotangents
+from tests.cases import SAMPLERS, Case, Result, Shape, as_tuple
 from vae_ext import reference
 from vae_ext.errors import UserError
 
@@ -30,9 +30,13 @@ OPERATORS = (*LIKELIHOODS, *LATENTS)
 _PIXELS = ((100, 784), (1024, 784), (8192, 784), (4096, 12288))
 _LATENTS = ((100, 20), (1024, 32), (8192, 64), (65536, 128))
 # A CUDA device has caches of tens of megabytes, and memory that takes as much to be busy.
-_CUDA_PIXELS = (*_PIXELS, (131072, 784))
-_CUDA_LATENTS = (*_LATENTS, (1048576, 128))
+_CUDA_LARGE = (131072, 784)
 _SAMPLES = (8, 50)
+
+# What a training step minimises, by the shape of its data: the operators it is made of, and the dimension of z.
+LOSS = "loss"
+_PARTS_OF_LOSS = ("normal_rsample_kl", "bernoulli_log_prob")
+_LATENT_DIM = 20
 
 # Inputs, and what the greediest contestant keeps and computes, in float32.
 _TENSORS_ALIVE = 20
@@ -40,6 +44,9 @@ _BYTES_OF_A_TEMPORARY = 4
 
 # No cache holds one set of inputs from here on, so that others would only cost memory.
 _BEYOND_ANY_CACHE = 256 * 2**20
+
+# Elements that are drawn for an argument. A larger one repeats its rows: to draw all would take longer than to measure.
+_ELEMENTS_DRAWN = 2**22
 
 # Up to so many a single thread does all of an operator (csrc/ops/launch.cpp).
 _ELEMENTS_OF_ONE_CORE = 8192
@@ -51,9 +58,16 @@ _ROLES = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "sc
 
 
 def operator_of(module: ModuleType, name: str) -> Operator:
-    """The operator of `vae_ext`, or of its reference."""
-    operator: Operator = getattr(module, name)
-    return operator
+    """The operator of `vae_ext`, or of its reference. The loss comes with z, where the decoder's gradient comes in."""
+    if name != LOSS:
+        operator: Operator = getattr(module, name)
+        return operator
+
+    def loss(mean: Tensor, log_var: Tensor, logits: Tensor, x: Tensor) -> Result:
+        z, kl = module.normal_rsample_kl(mean, log_var)
+        return z, kl - module.bernoulli_log_prob(logits, x)
+
+    return loss
 
 
 @dataclass(frozen=True)
@@ -76,8 +90,16 @@ class Workload:
         """How many elements there are of what has samples."""
         return self.samples * math.prod(self.shape)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The operators that have to be right for it."""
+        return _PARTS_OF_LOSS if self.operator == LOSS else (self.operator,)
+
     def case(self) -> Case:
         """How the registry of the tests would say it. The data of a likelihood are the same for every sample."""
+        if self.operator == LOSS:
+            latent = (self.shape[0], min(_LATENT_DIM, self.shape[1]))
+            return Case(LOSS, {"mean": latent, "scale": latent, "logits": self.shape, "x": self.shape})
         roles = _ROLES.get(self.operator, ("mean", "scale"))
         if self.operator in SAMPLERS:
             return Case(
@@ -104,7 +126,7 @@ class Workload:
 class Sizes:
     """The least that a pass can do, in bytes."""
 
-    moved: int  # read (fwd), or read and written (fwd+bwd)
+    moved: int  # read (fwd on the CPU, whose outputs may stay in a cache), or read and written
     new: int  # outputs, and gradients that are not simply those of an output
 
 
@@ -113,19 +135,21 @@ class Inputs:
 
     def __init__(self, workload: Workload, device: str, sets: int) -> None:
         self.workload = workload
+        self._device = device
         case = workload.case()
+        drawn = replace(workload, shape=(_rows_drawn(workload), workload.shape[1])).case()
         dtype: torch.dtype = getattr(torch, workload.dtype)
         # The rest of what a case makes is the state of the noise: here each contestant draws its own.
         names = [case.argument(role) for role in case.shapes]
         self.options: dict[str, Any] = {} if case.num_samples is None else {"num_samples": case.num_samples}
         self.sets: list[dict[str, Tensor]] = []
         while not self.sets or (len(self.sets) < sets and _nbytes(self.sets[0].values()) < _BEYOND_ANY_CACHE):
-            made = case.make(dtype=dtype, device=device, seed=len(self.sets))
-            self.sets.append({name: made[name] for name in names})
+            made = drawn.make(dtype=dtype, device=device, seed=len(self.sets))
+            self.sets.append({name: _with_rows(made[name], workload.shape[0]) for name in names})
         self.grads: tuple[Tensor, ...] = ()
         if workload.direction == "fwd+bwd":
             outputs = as_tuple(operator_of(reference, workload.operator)(**self.sets[0], **self.options))
-            self.grads = cotangents(outputs)
+            self.grads = tuple(torch.randn_like(output) for output in outputs)
             for argument in self.differentiable(self.sets[0]):
                 for arguments in self.sets:
                     arguments[argument].requires_grad_()
@@ -155,7 +179,7 @@ class Inputs:
         outputs = as_tuple(operator(**arguments, **self.options))
         written = _nbytes(outputs)
         if not self.grads:
-            return Sizes(moved=read, new=written)
+            return Sizes(moved=read if self._device == "cpu" else read + written, new=written)
         given = {grad.data_ptr() for grad in self.grads}
         wanted = [arguments[name] for name in self.differentiable(arguments)]
         gradients = torch.autograd.grad(outputs, wanted, self.grads)
@@ -194,9 +218,8 @@ def by_importance(workloads: Iterable[Workload]) -> list[Workload]:
 
 def shapes_of(operator: str, device: str) -> tuple[tuple[int, int], ...]:
     """The shapes of an operator in the grid, small ones first."""
-    if operator in LIKELIHOODS:
-        return _CUDA_PIXELS if device == "cuda" else _PIXELS
-    return _CUDA_LATENTS if device == "cuda" else _LATENTS
+    shapes = _LATENTS if operator in LATENTS else _PIXELS
+    return (*shapes, _CUDA_LARGE) if device == "cuda" else shapes
 
 
 def _grid(device: str) -> Iterator[Workload]:
@@ -209,13 +232,17 @@ def _grid(device: str) -> Iterator[Workload]:
             continue
         for shape, samples in itertools.product(shapes[:2], _SAMPLES):
             yield Workload(operator, shape, direction, dtype, samples)
+    for shape, dtype in itertools.product(_PIXELS[:3], DTYPES):
+        yield Workload(LOSS, shape, "fwd+bwd", dtype)
 
 
 def _quick_grid(device: str) -> Iterator[Workload]:
     """A middling shape of each operator, and a little of everything else; on a CUDA device the extremes of each."""
     if device == "cuda":
-        for operator, place in itertools.product(OPERATORS, (0, -1)):
-            yield Workload(operator, shapes_of(operator, device)[place], "fwd+bwd")
+        for operator, direction in itertools.product(OPERATORS, PASSES):
+            yield Workload(operator, _CUDA_LARGE, direction)
+        for operator in (*OPERATORS, LOSS):
+            yield Workload(operator, shapes_of(operator, device)[0], "fwd+bwd")
         return
     for operator in OPERATORS:
         yield Workload(operator, shapes_of(operator, device)[1], "fwd+bwd")
@@ -223,6 +250,18 @@ def _quick_grid(device: str) -> Iterator[Workload]:
         yield Workload(operator, shapes_of(operator, device)[2], "fwd+bwd")
         yield Workload(operator, shapes_of(operator, device)[1], "fwd", "bfloat16")
     yield Workload("normal_rsample_kl", (100, 20), "fwd+bwd", samples=8)
+    yield Workload(LOSS, (100, 784), "fwd+bwd")
+
+
+def _rows_drawn(workload: Workload) -> int:
+    rows, event = workload.shape
+    return min(rows, max(1, _ELEMENTS_DRAWN // (event * workload.samples)))
+
+
+def _with_rows(tensor: Tensor, rows: int) -> Tensor:
+    """`[..., drawn, E]` with its rows again and again, so many."""
+    drawn = tensor.shape[-2]
+    return tensor if drawn == rows else tensor.index_select(-2, torch.arange(rows, device=tensor.device) % drawn)
 
 
 def _nbytes(tensors: Iterable[Tensor]) -> int:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import compare, figures, readme, results, summary, tables
+from benchmarks import compare, figures, readme, report, results, summary, tables, terminal
 from vae_ext.cli import app
 from vae_ext.errors import UserError
 
@@ -194,6 +196,25 @@ def test_files_without_a_common_row_are_refused(tmp_path: Path) -> None:
     assert "no row in common" in result.stderr
 
 
+@pytest.mark.parametrize("kind", [terminal.PlainTerminal, lambda: terminal.RichTerminal(Console())])
+def test_the_report_says_it_all_with_rich_and_without(kind: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = document(operators=[operator_row(compiled=5)], left_out={"normal_kl": "the time was up"})
+    report.show(found, kind())
+    said = capsys.readouterr().out
+    for words in (
+        "bernoulli_log_prob",
+        "Left out: normal_kl: the time was up.",
+        "✗ times as fast",
+        "Slower than a peer",
+    ):
+        assert words in said
+
+
+def test_without_rich_lines_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert isinstance(terminal.terminal(), terminal.PlainTerminal)
+
+
 def test_the_summary_finds_means_and_extremes() -> None:
     rows = [
         operator_row(ours=10, eager=20, compiled=80),
@@ -202,7 +223,7 @@ def test_the_summary_finds_means_and_extremes() -> None:
         operator_row(ours=100, shape=[1024, 784], limits={}) | {"pass": "fwd"},
     ]
     steps = [step_row(), step_row(batch=8192, dtype="bfloat16")]
-    found = {(line.what, line.where): line for line in summary.lines(rows, steps)}
+    found = {(line.what, line.where): line for line in summary.lines(document(operators=rows, training=steps))}
     assert found["times as fast as eager, fwd+bwd, float32, geometric mean of 2", ""].reached == pytest.approx(4)
     bandwidth = found[
         "least share of the copy bandwidth beyond the caches", "bernoulli_log_prob fwd+bwd 8192x784 float32"
@@ -215,6 +236,18 @@ def test_the_summary_finds_means_and_extremes() -> None:
     assert cached.missed
     assert "at most 0.09" in cached.with_aim()
     assert not found["training: speed of ours over eager", "mlp M=8192 bfloat16"].missed
+
+
+def test_a_gpu_has_aims_of_its_own() -> None:
+    rows = [
+        operator_row(eager=20),
+        operator_row(operator="normal_rsample"),
+        operator_row(operator="loss", eager=49, limits={}),
+    ]
+    found = document(operators=rows, training=[])
+    lines = [line for line in summary.lines(found | {"settings": found["settings"] | {"device": "cuda"}}) if line.aim]
+    assert [line.missed for line in lines] == [True, False, True, False, False]
+    assert [line.aim for line in lines] == [3.0, 1.0, 5.0, 0.85, 0.75]
 
 
 def test_every_loss_is_told() -> None:
@@ -236,7 +269,7 @@ def test_every_table_has_a_cell_for_each_heading() -> None:
     assert len(made) == 5
     for table in made:
         assert {len(row) for row in table.rows} == {len(table.headings)}, table.title
-        assert table.rich().row_count == len(table.rows)
+        assert len(list(table.plain())) == len(table.rows) + 1
 
 
 def test_an_error_that_is_not_finite_stands_out() -> None:

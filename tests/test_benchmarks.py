@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 import os
 import subprocess
@@ -15,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -23,6 +21,7 @@ import vae_ext
 from benchmarks import accuracy, contestants, figures, gate, jax_peer, machine, operators, results, training, workloads
 from benchmarks.models import MODELS
 from benchmarks.session import Plan, Session
+from benchmarks.terminal import PlainTerminal
 from benchmarks.timing import Effort, Timing, interleave
 from benchmarks.worker import AS_IT_COMES, PINNED, Worker
 from benchmarks.workloads import DTYPES, Inputs, Workload
@@ -50,9 +49,8 @@ class Here:
 
 
 def session(answers: dict[str, Any], deadline: float = math.inf) -> Session:
-    console = Console(file=io.StringIO())
     here: Any = Here(answers)
-    return Session(console, QUICK, pinned=here, as_it_comes=None, deadline=deadline)
+    return Session(PlainTerminal(), QUICK, pinned=here, as_it_comes=None, deadline=deadline)
 
 
 def timed(p20: float) -> Timing:
@@ -69,7 +67,7 @@ def test_the_grid_has_every_operator_in_both_passes_and_dtypes(device: str) -> N
     shapes = {workload.shape for workload in grid}
     assert {(100, 20), (65536, 128), (100, 784), (4096, 12288)} <= shapes
     assert {workload.samples for workload in grid} == {1, 8, 50}
-    assert {w.operator for w in workloads.suite(device, quick=True, dtypes=DTYPES)} == set(OPERATORS)
+    assert {w.operator for w in workloads.suite(device, quick=True, dtypes=DTYPES)} == {*OPERATORS, workloads.LOSS}
 
 
 def test_a_selection_is_by_name_and_dtype() -> None:
@@ -86,7 +84,7 @@ def test_what_matters_most_is_measured_first() -> None:
     ordered = workloads.by_importance(workloads.suite("cpu", quick=False, dtypes=DTYPES))
     kinds = [(workload.samples > 1, workload.dtype != "float32") for workload in ordered]
     assert kinds == sorted(kinds)
-    assert {workload.operator for workload in ordered[:48]} == set(OPERATORS)
+    assert {workload.operator for workload in ordered[:51]} == {*OPERATORS, workloads.LOSS}
 
 
 def test_a_workload_beyond_the_memory_is_left_out_and_named() -> None:
@@ -157,6 +155,23 @@ def test_inputs_beyond_any_cache_are_made_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(workloads, "_BEYOND_ANY_CACHE", 8)
     (arguments,) = Inputs(workload, "cpu", sets=4).sets
     assert {name: tuple(tensor.shape) for name, tensor in arguments.items()} == {"logits": (5, 3, 2), "x": (3, 2)}
+
+
+def test_large_arguments_repeat_the_rows_that_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workloads, "_ELEMENTS_DRAWN", 12)
+    (arguments,) = Inputs(Workload("bernoulli_log_prob", (5, 2), "fwd", samples=3), "cpu", sets=1).sets
+    logits = arguments["logits"]
+    assert logits.shape == (3, 5, 2)
+    assert torch.equal(logits[:, 2:4], logits[:, :2])
+    assert not torch.equal(logits[:, 1], logits[:, 0])
+
+
+def test_the_loss_is_that_of_eager() -> None:
+    inputs = Inputs(Workload(workloads.LOSS, (4, 25), "fwd+bwd"), "cpu", 1)
+    ours, eager = (inputs.call(workloads.operator_of(module, workloads.LOSS))() for module in (vae_ext, reference))
+    assert [tensor.shape for tensor in ours] == [(4, 20), (4, 20), (4, 25)]
+    # The others depend on the noise.
+    torch.testing.assert_close(ours[2], eager[2])
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
