@@ -24,6 +24,7 @@ from vae_ext.aevb import (
     sgvb_b,
 )
 from vae_ext.aevb.run import RunDirectory, record_points, train
+from vae_ext.aevb.trainer import Tally
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 
@@ -33,7 +34,9 @@ CPU = torch.device("cpu")
 
 
 class NoDisplay:
-    def stepped(self, trainer: Trainer) -> None:
+    interval = math.inf
+
+    def shown(self, tally: Tally) -> None:
         pass
 
     def recorded(self, record: object) -> None:
@@ -232,9 +235,9 @@ def test_a_bound_that_is_no_longer_finite_stops_the_run(digits: Dataset, tmp_pat
 
 def test_a_run_that_explodes_at_once_says_so(digits: Dataset, tmp_path: Path) -> None:
     trainer = make_trainer(digits, optimizer="sgd", lr=1e30)
-    with pytest.raises(UserError, match=r"no longer finite .*nothing was saved yet"):
+    with pytest.raises(UserError, match=r"no longer finite .* the checkpoint of 0 samples is kept"):
         train(trainer, RunDirectory(tmp_path), NoDisplay())
-    assert not (tmp_path / "checkpoint.pt").exists()
+    assert load_checkpoint(tmp_path / "checkpoint.pt").samples == 0
 
 
 def test_checkpoints_also_follow_the_clock(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +245,9 @@ def test_checkpoints_also_follow_the_clock(digits: Dataset, tmp_path: Path, monk
     saved: list[int | None] = []
 
     class Watch(NoDisplay):
-        def stepped(self, trainer: Trainer) -> None:
+        interval = 0.0
+
+        def shown(self, tally: Tally) -> None:
             saved.append(directory.saved_samples)
 
     records = {}
@@ -251,7 +256,7 @@ def test_checkpoints_also_follow_the_clock(digits: Dataset, tmp_path: Path, monk
         saved.clear()
         directory = RunDirectory(tmp_path / str(interval))
         records[interval] = train(make_trainer(digits, samples=20_000), directory, Watch())
-    assert saved == [None, *range(100, 20_000, 100)]
+    assert saved == [*range(0, 20_000, 100)]
     assert [replace(record, seconds=0) for record in records[0.0]] == [
         replace(record, seconds=0) for record in records[math.inf]
     ]

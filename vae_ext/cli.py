@@ -6,13 +6,16 @@ What needs torch is imported inside the commands: `--help` stays quick, and `doc
 from __future__ import annotations
 
 import json
+import math
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vae_ext import __version__, interrupts
 from vae_ext.doctor import INSTALL_TRAINING, examine
 from vae_ext.errors import UserError
-from vae_ext.train_config import OPTIMIZERS, ConfigError, TrainConfig
+from vae_ext.train_config import OPTIMIZERS, PRECISIONS, ConfigError, TrainConfig
 
 try:
     import typer
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     import torch
 
     from vae_ext.aevb import Checkpoint, Trainer
+    from vae_ext.aevb.checkpoint import RunOptions
+    from vae_ext.aevb.distributed import Team
     from vae_ext.aevb.run import RunDirectory
     from vae_ext.datasets import Dataset
 
@@ -97,11 +102,20 @@ def root(
 
 @app.command()
 def train(
+    context: typer.Context,
     dataset: DatasetOption = "digits",
     out: Annotated[
         Path | None,
         typer.Option(
             help="The folder to write to; runs/<dataset> when not given.",
+            parser=_path,
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of a run to go on with, as if it had never stopped. Needs no other option.",
             parser=_path,
             show_default=False,
         ),
@@ -112,32 +126,133 @@ def train(
     hidden: Annotated[int, typer.Option(help="Units in each hidden layer.")] = TrainConfig.hidden,
     draws: Annotated[int, typer.Option(help="Draws of z for each datapoint (L).")] = TrainConfig.draws,
     optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = TrainConfig.optimizer,
-    lr: Annotated[float, typer.Option(help="Step size.")] = TrainConfig.lr,
+    lr: Annotated[
+        str, typer.Option(metavar="FLOAT|auto", help="Step size; auto: the best of short trials on training data.")
+    ] = str(TrainConfig.lr),
     seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = TrainConfig.seed,
+    precision: Annotated[
+        str, typer.Option(help=f"Of matrix products: {', '.join(PRECISIONS)}.")
+    ] = TrainConfig.precision,
+    binarise: Annotated[
+        bool, typer.Option("--binarise", help="Draw every value as 0 or 1, anew at each use.")
+    ] = TrainConfig.binarise,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to TensorBoard, too.")] = False,
     device: DeviceOption = "cpu",
     data_dir: DataDirOption = None,
 ) -> None:
     """Train a VAE; leave a checkpoint, metrics.jsonl, summary.json and pictures in --out.
 
     The checkpoint is renewed after the first step beyond every 30 seconds. An earlier run in --out is moved into a
-    folder earlier-1, earlier-2, ... there: nothing is overwritten.
+    folder earlier-1, earlier-2, ... there: nothing is overwritten. Processes started by torchrun share each minibatch.
     """
-    config = TrainConfig(samples, batch_size, latent, hidden, draws, optimizer, lr, seed)
-    from vae_ext.aevb.run import RunDirectory, summarise
-    from vae_ext.aevb.run import train as run
-    from vae_ext.aevb.trainer import Trainer
+    step_size = _step_size(lr)
+    config = TrainConfig(
+        samples,
+        batch_size,
+        latent,
+        hidden,
+        draws,
+        optimizer,
+        TrainConfig.lr if step_size is None else step_size,
+        seed,
+        precision=precision,
+        binarise=binarise,
+    )
+    from vae_ext.aevb.checkpoint import RunOptions
+    from vae_ext.aevb.distributed import join_team, leave_team
     from vae_ext.datasets import load_dataset, short_name
+
+    interrupts.raise_keyboard_interrupt()
+    # Absolute, so that the run can be resumed from any folder.
+    options = RunOptions(dataset, None if data_dir is None else str(data_dir.absolute()), device, tensorboard)
+    team = join_team()
+    try:
+        if resume is not None:
+            _resume(context, resume, data_dir, team)
+            return
+        folder = out if out is not None else Path("runs") / short_name(dataset)
+        data = load_dataset(dataset, data_dir)
+        _train_anew(data, config, options, folder, team, choose_step_size=step_size is None)
+    finally:
+        leave_team()
+
+
+def _step_size(text: str) -> float | None:
+    """None for auto."""
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a valid step size: a number, or auto", param_hint="--lr") from None
+
+
+def _train_anew(
+    data: Dataset, config: TrainConfig, options: RunOptions, folder: Path, team: Team, *, choose_step_size: bool
+) -> None:
+    from vae_ext.aevb.run import RunDirectory
+    from vae_ext.aevb.step_size import best_step_size, try_step_sizes
+    from vae_ext.aevb.trainer import Trainer
+
+    device = _resolve_device(options.device)
+    console = _console(team)
+    directory = RunDirectory(folder, options)
+    if choose_step_size:
+        bounds = try_step_sizes(data, config, device, team)
+        config = replace(config, lr=best_step_size(bounds))
+        tried = ", ".join(f"{lr:g}: {bound:.2f}" for lr, bound in bounds.items())
+        console.print(f"Step size {config.lr:g}, by the training bound of short trials ({tried} nats)")
+    _run(Trainer(data, config, device, team), directory, console)
+
+
+def _resume(context: typer.Context, folder: Path, data_dir: Path | None, team: Team) -> None:
+    from vae_ext.aevb.checkpoint import load_checkpoint, resume
+    from vae_ext.aevb.run import CHECKPOINT, RunDirectory
+    from vae_ext.aevb.trainer import Trainer
+    from vae_ext.datasets import load_dataset
+
+    path = folder / CHECKPOINT
+    saved = load_checkpoint(path)
+    _expect_the_same_options(context, folder, saved)
+    options = saved.options
+    if data_dir is not None:
+        options = replace(options, data_dir=str(data_dir.absolute()))
+    data = load_dataset(options.dataset, None if options.data_dir is None else Path(options.data_dir))
+    trainer = Trainer(data, saved.config, _resolve_device(options.device), team)
+    resume(trainer, path)
+    _run(trainer, RunDirectory(folder, options, saved), _console(team))
+
+
+def _expect_the_same_options(context: typer.Context, folder: Path, saved: Checkpoint) -> None:
+    """Whatever is given beside --resume must be what the run was begun with, but for where its data are."""
+    begun = {**asdict(saved.options), **asdict(saved.config)}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        given = source is not None and source.name == "COMMANDLINE" and name not in ("resume", "data_dir")
+        if given and str(value) != str(begun.get(name)):
+            option = f"--{name.replace('_', '-')}"
+            was = f"was begun with {begun[name]}" if name in begun else "goes on where it is"
+            raise UserError(
+                f"{option} is {value}, but the run in {folder} {was}: leave it out, or train without --resume"
+            )
+
+
+def _run(trainer: Trainer, directory: RunDirectory, console: Console) -> None:
+    """Trains to the end, shows it, and writes what a finished run leaves behind."""
+    from vae_ext.aevb.run import summarise
+    from vae_ext.aevb.run import train as run
+    from vae_ext.aevb.tensorboard import TensorBoardLog
     from vae_ext.plots import draw_run
     from vae_ext.progress import make_display
 
-    interrupts.raise_keyboard_interrupt()
-    trainer = Trainer(load_dataset(dataset, data_dir), config, _resolve_device(device))
-    directory = RunDirectory(out if out is not None else Path("runs") / short_name(dataset))
-    console = Console(highlight=False, soft_wrap=True)
-    _introduce(console, trainer)
+    _introduce(console, trainer, directory)
+    is_first = trainer.team.is_first
+    log = None
+    if is_first and directory.options is not None and directory.options.tensorboard:
+        log = TensorBoardLog(directory.path / "tensorboard", directory.saved_samples)
     try:
-        with make_display(console, samples) as display:
-            records = run(trainer, directory, display)
+        with make_display(console, trainer.config.samples, trainer.read_tally()) as display:
+            records = run(trainer, directory, display, log)
+        if not is_first:
+            return
         summary = {"vae_ext": __version__, **summarise(trainer, records)}
         directory.write_summary(summary)
         draw_run(trainer, records, directory.path)
@@ -179,9 +294,8 @@ def evaluate(
 ) -> None:
     """Print the lower bound of the held-out datapoints, with its standard error over them."""
     TrainConfig(draws=draws, seed=seed)
-    import math
-
     from vae_ext.aevb.checkpoint import load_checkpoint
+    from vae_ext.aevb.minibatches import binarised
     from vae_ext.aevb.trainer import datapoint_bounds
     from vae_ext.plots import PICTURE_SHAPES, draw_model, drawable
 
@@ -193,7 +307,8 @@ def evaluate(
         raise UserError(
             f"--pictures: a datapoint of {data.name} has shape {list(data.event_shape)}, expected {PICTURE_SHAPES}"
         )
-    bounds = datapoint_bounds(loaded.model.to(target), data, data.test, draws, seed).double()
+    rows = binarised(data, data.test) if loaded.config.binarise else data.test
+    bounds = datapoint_bounds(loaded.model.to(target), data, rows, draws, seed).double()
     if not bounds.isfinite().all():
         raise UserError(f"{checkpoint} gives a bound that is not finite: its weights are unusable")
     result = {
@@ -229,9 +344,10 @@ def _resolve_device(name: str) -> torch.device:
     import torch
 
     from vae_ext import _native
+    from vae_ext.aevb.distributed import local_rank
 
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{local_rank()}" if name == "cuda" else name)
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
@@ -262,15 +378,27 @@ def _load_dataset_for(checkpoint: Path, loaded: Checkpoint, name: str | None, da
     return data
 
 
-def _introduce(console: Console, trainer: Trainer) -> None:
+def _console(team: Team) -> Console:
+    return Console(highlight=False, soft_wrap=True, quiet=not team.is_first)
+
+
+def _introduce(console: Console, trainer: Trainer, directory: RunDirectory) -> None:
     from vae_ext.plots import PICTURE_SHAPES, drawable
 
     data, config = trainer.dataset, trainer.config
+    if directory.saved_samples is not None:
+        console.print(f"Going on with the run in {directory.path} after {directory.saved_samples:,} samples")
     console.print(
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} held-out datapoints"
         f" of {data.data_dim} values. {config.latent} latents, {config.hidden} hidden units,"
         f" {config.optimizer} at {config.lr:g}, minibatches of {config.batch_size}, on {trainer.device}"
     )
+    minibatches = math.ceil(config.samples / config.batch_size)
+    if config.samples % config.batch_size:
+        console.print(
+            f"{config.samples:,} samples are not whole minibatches of {config.batch_size:,}:"
+            f" {minibatches * config.batch_size:,} will be seen"
+        )
     if not drawable(data):
         console.print(
             f"The learning curve will be the only picture: a datapoint has shape {list(data.event_shape)},"
@@ -282,7 +410,8 @@ def _report_interruption(directory: RunDirectory, samples: int) -> None:
     kept = (
         "nothing had been saved yet"
         if directory.saved_samples is None
-        else f"{directory.path} keeps the checkpoint of {directory.saved_samples:,} samples and its metrics"
+        else f"{directory.path} keeps the checkpoint of {directory.saved_samples:,} samples and its metrics:"
+        f" `vae-ext train --resume {shlex.quote(str(directory.path))}` goes on"
     )
     typer.echo(f"vae-ext: stopped after {samples:,} samples; {kept}", err=True)
 

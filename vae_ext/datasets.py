@@ -53,9 +53,10 @@ class Dataset:
     def to(self, device: torch.device) -> Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
-    def decode(self, rows: Tensor) -> Tensor:
-        """Stored rows as float32 in [0, 1]."""
-        return rows.to(torch.float32) / self.scale
+    def decode(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Stored rows as float32 in [0, 1], in `out` where it is given."""
+        x = rows.to(torch.float32, copy=True) if out is None else out.copy_(rows)
+        return x.div_(self.scale)
 
 
 def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vae_ext.errors import UserError
 
 OPTIMIZERS = ("adagrad", "adam", "sgd")
+PRECISIONS = ("float32", "medium", "bf16")
 
 
 class ConfigError(UserError):
@@ -37,9 +38,11 @@ class TrainConfig:
         optimizer: one of `OPTIMIZERS`.
         lr: the step size.
         seed: decides the initial parameters, the minibatches and the noise.
+        precision: of matrix products, one of `PRECISIONS`; `vae_ext.aevb.precision` explains them.
+        binarise: draw every value as 0 or 1 with its own mean, at each use in training, once for held-out datapoints.
 
     Raises:
-        ConfigError: a number is out of range or the optimizer unknown.
+        ConfigError: a number is out of range or a name unknown.
     """
 
     samples: int = 2_000_000
@@ -50,6 +53,8 @@ class TrainConfig:
     optimizer: str = "adagrad"
     lr: float = 0.02
     seed: int = 0
+    precision: str = "float32"
+    binarise: bool = False
 
     def __post_init__(self) -> None:
         for field in ("samples", "batch_size", "latent", "hidden", "draws"):
@@ -61,3 +66,5 @@ class TrainConfig:
             raise ConfigError("seed", f"is {self.seed}: expected an integer from 0 to 2^63 - 1")
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError("optimizer", f"is {self.optimizer!r}: expected one of {', '.join(OPTIMIZERS)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError("precision", f"is {self.precision!r}: expected one of {', '.join(PRECISIONS)}")

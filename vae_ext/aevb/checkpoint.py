@@ -6,18 +6,51 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import nn
 
 from vae_ext.aevb.models import VAE, VAEConfig
-from vae_ext.aevb.trainer import Trainer
+from vae_ext.aevb.trainer import Tally, Trainer
 from vae_ext.errors import UserError
 from vae_ext.train_config import ConfigError, TrainConfig
 
-FORMAT = "vae_ext.aevb/1"
+FORMAT = "vae_ext.aevb/2"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run was started with beside its hyperparameters, so that it can go on without being told again.
+
+    Attributes:
+        dataset: what `load_dataset` finds the data by.
+        data_dir: the folder it was found in, where one was named.
+        device: where it ran.
+        tensorboard: whether it also logs to TensorBoard.
+    """
+
+    dataset: str
+    data_dir: str | None = None
+    device: str = "cpu"
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run had recorded when its checkpoint was saved.
+
+    Attributes:
+        records: how many records.
+        recorded: the tally at the last of them.
+        seconds: of training, up to the checkpoint.
+    """
+
+    records: int = 0
+    recorded: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,27 +62,39 @@ class Checkpoint:
         config: what it was trained with.
         dataset: the name its dataset was loaded by.
         samples: training samples seen.
+        options: what its run was started with.
+        progress: what its run had recorded.
+        datapoints: how many its dataset has for training.
+        state: of its `Trainer`; of the same tensors as `model`.
     """
 
     model: VAE
     config: TrainConfig
     dataset: str
     samples: int
+    options: RunOptions
+    progress: Progress
+    datapoints: int
+    state: dict[str, Any]
 
 
-def save_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Writes weights, optimizer, generator, sizes and counters; only a whole file replaces `path`."""
+def save_checkpoint(
+    path: Path, trainer: Trainer, options: RunOptions | None = None, progress: Progress | None = None
+) -> None:
+    """Writes all that training goes on from; only a whole file replaces `path`. The first of a team writes."""
+    options = options or RunOptions(trainer.dataset.name, device=str(trainer.device))
     state = {
         "format": FORMAT,
         "dataset": trainer.dataset.name,
-        "samples": trainer.samples,
+        "datapoints": trainer.dataset_size,
         "train_config": asdict(trainer.config),
         "model_config": asdict(trainer.model.config),
-        "model": trainer.model.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-        "generator": trainer.generator.get_state(),
+        "options": asdict(options),
+        "progress": asdict(progress or Progress()),
+        **trainer.state_dict(),
     }
-    write_atomically(path, lambda file: torch.save(state, file))
+    if trainer.team.is_first:
+        write_atomically(path, lambda file: torch.save(state, file))
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -65,11 +110,21 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         # torch.save reports a full disk as a RuntimeError.
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name is on the disk, too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -85,18 +140,54 @@ def load_checkpoint(path: Path) -> Checkpoint:
         # On the meta device nothing is allocated until the weights are known to fit the sizes.
         with torch.device("meta"):
             model = VAE(VAEConfig(**state["model_config"]))
-        _check_weights(path, model, state["model"])
+        _check_weights(path, state["model"], model, "its recorded sizes")
         model.load_state_dict(state["model"], assign=True)
-        config = TrainConfig(**state["train_config"])
-        return Checkpoint(model.float(), config, str(state["dataset"]), int(state["samples"]))
+        return Checkpoint(
+            model.float(),
+            TrainConfig(**state["train_config"]),
+            str(state["dataset"]),
+            int(state["samples"]),
+            RunOptions(**state["options"]),
+            _progress(**state["progress"]),
+            int(state["datapoints"]),
+            {name: state[name] for name in ("samples", "bound_sum", "model", "optimizer", "generator")},
+        )
     except KeyError as error:
         raise UserError(f"{path} is incomplete: it has no {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} does not hold what this version of vae-ext train writes: {reason}") from error
+        raise _strange(path, error) from error
 
 
-def _check_weights(path: Path, model: VAE, weights: Any) -> None:
+def resume(trainer: Trainer, path: Path) -> Checkpoint:
+    """Has the trainer go on from a checkpoint, to the bits of the one that saved it.
+
+    Raises:
+        UserError: as `load_checkpoint`, or the checkpoint is of another model or dataset than the trainer.
+    """
+    checkpoint = load_checkpoint(path)
+    _check_weights(path, checkpoint.state["model"], trainer.model, f"the model of {trainer.dataset.name} to resume")
+    if checkpoint.datapoints != trainer.dataset_size:
+        raise UserError(
+            f"{path} was trained on {checkpoint.datapoints:,} datapoints, but {trainer.dataset.name} has"
+            f" {trainer.dataset_size:,}: resume with the data it was trained on"
+        )
+    try:
+        trainer.load_state_dict(checkpoint.state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise _strange(path, error) from error
+    return checkpoint
+
+
+def _progress(records: int, recorded: dict[str, Any], seconds: float) -> Progress:
+    return Progress(records, Tally(**recorded), seconds)
+
+
+def _strange(path: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(f"{path} does not hold what this version of vae-ext train writes: {reason}")
+
+
+def _check_weights(path: Path, weights: Any, model: nn.Module, source: str) -> None:
     if not isinstance(weights, dict):
         raise UserError(f"{path} is incomplete: it has no weights")
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -105,7 +196,7 @@ def _check_weights(path: Path, model: VAE, weights: Any) -> None:
         if found.get(name) != expected.get(name):
             raise UserError(
                 f"{path} is of another model: its {name} is {found.get(name, 'missing')},"
-                f" expected {expected.get(name, 'none')} by its recorded sizes"
+                f" expected {expected.get(name, 'none')} by {source}"
             )
 
 
