@@ -141,7 +141,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with torch.device("meta"):
             model = VAE(VAEConfig(**state["model_config"]))
         _check_weights(path, state["model"], model, "its recorded sizes")
-        model.load_state_dict(state["model"], assign=True)
+        # A copy, because torch would note in the original that whoever loads it next shall assign, too.
+        model.load_state_dict(dict(state["model"]), assign=True)
         return Checkpoint(
             model.float(),
             TrainConfig(**state["train_config"]),
