@@ -199,32 +199,6 @@ def test_a_failed_save_leaves_the_old_checkpoint(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_bound_that_is_no_longer_finite_stops_the_run(digits: Dataset, tmp_path: Path) -> None:
-    trainer = make_trainer(digits, samples=40_000)
-    directory = RunDirectory(tmp_path)
-
-    class PoisonLater(NoDisplay):
-        @torch.no_grad()
-        def recorded(self, record: Record) -> None:
-            if trainer.samples > 5000:
-                next(trainer.model.parameters()).fill_(math.nan)
-
-    with pytest.raises(UserError, match=r"no longer finite after .*checkpoint of .* is kept.*--lr"):
-        train(trainer, directory, PoisonLater())
-    kept = load_checkpoint(tmp_path / "checkpoint.pt")
-    assert all(parameter.isfinite().all() for parameter in kept.model.parameters())
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert kept.samples == lines[-1]["samples"] == directory.saved_samples
-    assert all(math.isfinite(line["train_bound"]) for line in lines)
-
-
-def test_a_run_that_explodes_at_once_says_so(digits: Dataset, tmp_path: Path) -> None:
-    trainer = make_trainer(digits, optimizer="sgd", lr=1e30)
-    with pytest.raises(UserError, match=r"no longer finite .* the checkpoint of 0 samples is kept"):
-        train(trainer, RunDirectory(tmp_path), NoDisplay())
-    assert load_checkpoint(tmp_path / "checkpoint.pt").samples == 0
-
-
 def test_checkpoints_also_follow_the_clock(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is whole and finite, and the metrics are those of a run that only saved with its records."""
     saved: list[int | None] = []

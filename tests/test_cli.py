@@ -120,6 +120,12 @@ def test_the_same_seed_gives_the_same_metrics(finished: Path, tmp_path: Path) ->
         assert ours | {"seconds": 0} == theirs | {"seconds": 0}
 
 
+def test_samples_that_are_not_whole_minibatches(tmp_path: Path) -> None:
+    result = invoke("train", "--samples", 950, "--hidden", 16, "--out", tmp_path)
+    assert "950 samples are not whole minibatches of 100: 1,000 will be seen" in result.output
+    assert read_metrics(tmp_path)[-1]["samples"] == 1000
+
+
 def test_a_second_run_moves_the_first_aside(tmp_path: Path) -> None:
     assert invoke("train", *SMALL, "--out", tmp_path).exit_code == 0
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
