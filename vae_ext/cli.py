@@ -1,4 +1,4 @@
-"""The command line: `vae-ext train | evaluate | doctor`.
+"""The command line: `vae-ext train | evaluate | doctor`, and the commands on a trained model.
 
 What needs torch is imported inside the commands: `--help` stays quick, and `doctor` works without it.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vae_ext import __version__, interrupts
 from vae_ext.doctor import INSTALL_TRAINING, examine
 from vae_ext.errors import UserError
-from vae_ext.train_config import OPTIMIZERS, ConfigError, TrainConfig
+from vae_ext.train_config import ESTIMATORS, INITIALISATIONS, OPTIMIZERS, ConfigError, TrainConfig
 
 try:
     import typer
@@ -21,12 +21,23 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f"vae-ext: {error}: the command line needs {INSTALL_TRAINING}") from None
 
-if TYPE_CHECKING:
-    import torch
+from vae_ext.model_commands import app as model_commands
+from vae_ext.options import (
+    DataDirOption,
+    DatasetOption,
+    DeviceOption,
+    RunArgument,
+    TrainedOnOption,
+    find_checkpoint,
+    load_dataset_for,
+    parse_log_var,
+    parse_path,
+    resolve_device,
+)
 
-    from vae_ext.aevb import Checkpoint, Trainer
+if TYPE_CHECKING:
+    from vae_ext.aevb import Trainer
     from vae_ext.aevb.run import RunDirectory
-    from vae_ext.datasets import Dataset
 
 
 class _Commands(TyperGroup):
@@ -54,12 +65,6 @@ class _Commands(TyperGroup):
         raise typer.Exit(1)
 
 
-def _path(text: str) -> Path:
-    if not text:
-        raise typer.BadParameter("the path is empty")
-    return Path(text)
-
-
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -68,15 +73,7 @@ app = typer.Typer(
     help="Auto-Encoding Variational Bayes on fused operators.",
 )
 
-DatasetOption = Annotated[str, typer.Option(help="digits, mnist, or npy:PATH, an array [N, ...] in [0, 1].")]
-DataDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="The folder of MNIST's four IDX files; downloaded to your cache when not given.",
-        parser=_path,
-    ),
-]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+app.add_typer(model_commands)
 
 
 def _print_version(wanted: bool) -> None:
@@ -102,7 +99,7 @@ def train(
         Path | None,
         typer.Option(
             help="The folder to write to; runs/<dataset> when not given.",
-            parser=_path,
+            parser=parse_path,
             show_default=False,
         ),
     ] = None,
@@ -114,6 +111,26 @@ def train(
     optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = TrainConfig.optimizer,
     lr: Annotated[float, typer.Option(help="Step size.")] = TrainConfig.lr,
     seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = TrainConfig.seed,
+    network: Annotated[str, typer.Option(help="mlp, or conv for pictures.")] = TrainConfig.network,
+    likelihood: Annotated[
+        str, typer.Option(help="p(x given z): bernoulli, of values in [0, 1], or gaussian.")
+    ] = TrainConfig.likelihood,
+    decoder_mean: Annotated[
+        str, typer.Option(help="Of a Gaussian decoder: sigmoid, or linear for values beyond [0, 1].")
+    ] = TrainConfig.decoder_mean,
+    decoder_log_var: Annotated[
+        str,
+        typer.Option(
+            help="Of a Gaussian decoder: from the network, learned for each of the elements, or one that is shared,"
+            " or a number.",
+            metavar="network|elements|shared|NUMBER",
+        ),
+    ] = str(TrainConfig.decoder_log_var),
+    init: Annotated[
+        str,
+        typer.Option(help=f"Initial parameters: {', '.join(INITIALISATIONS)}; the paper's N(0, 0.01) is one of two."),
+    ] = TrainConfig.init,
+    estimator: Annotated[str, typer.Option(help=f"Of the bound: {', '.join(ESTIMATORS)}.")] = TrainConfig.estimator,
     device: DeviceOption = "cpu",
     data_dir: DataDirOption = None,
 ) -> None:
@@ -122,16 +139,31 @@ def train(
     The checkpoint is renewed after the first step beyond every 30 seconds. An earlier run in --out is moved into a
     folder earlier-1, earlier-2, ... there: nothing is overwritten.
     """
-    config = TrainConfig(samples, batch_size, latent, hidden, draws, optimizer, lr, seed)
+    config = TrainConfig(
+        samples,
+        batch_size,
+        latent,
+        hidden,
+        draws,
+        optimizer,
+        lr,
+        seed,
+        network=network,
+        likelihood=likelihood,
+        decoder_mean=decoder_mean,
+        decoder_log_var=parse_log_var(decoder_log_var),
+        init=init,
+        estimator=estimator,
+    )
     from vae_ext.aevb.run import RunDirectory, summarise
     from vae_ext.aevb.run import train as run
     from vae_ext.aevb.trainer import Trainer
     from vae_ext.datasets import load_dataset, short_name
-    from vae_ext.plots import draw_run
+    from vae_ext.pictures import draw_run
     from vae_ext.progress import make_display
 
     interrupts.raise_keyboard_interrupt()
-    trainer = Trainer(load_dataset(dataset, data_dir), config, _resolve_device(device))
+    trainer = Trainer(load_dataset(dataset, data_dir), config, resolve_device(device))
     directory = RunDirectory(out if out is not None else Path("runs") / short_name(dataset))
     console = Console(highlight=False, soft_wrap=True)
     _introduce(console, trainer)
@@ -156,13 +188,8 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(help="A checkpoint of `vae-ext train`.", parser=_path, show_default=False),
-    ],
-    dataset: Annotated[
-        str | None, typer.Option(help="The dataset it was trained on when not given.", show_default=False)
-    ] = None,
+    run: RunArgument,
+    dataset: TrainedOnOption = None,
     draws: Annotated[int, typer.Option(help="Draws of z for each datapoint (L).")] = 1,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     device: DeviceOption = "cpu",
@@ -171,7 +198,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="A folder to draw the run's pictures in again, over any there, but for the learning curve.",
-            parser=_path,
+            parser=parse_path,
             show_default=False,
         ),
     ] = None,
@@ -183,13 +210,14 @@ def evaluate(
 
     from vae_ext.aevb.checkpoint import load_checkpoint
     from vae_ext.aevb.trainer import datapoint_bounds
-    from vae_ext.plots import PICTURE_SHAPES, draw_model, drawable
+    from vae_ext.pictures import PICTURE_SHAPES, draw_model, drawable
 
     interrupts.raise_keyboard_interrupt()
+    checkpoint = find_checkpoint(run)
     loaded = load_checkpoint(checkpoint)
-    target = _resolve_device(device)
-    data = _load_dataset_for(checkpoint, loaded, dataset, data_dir).to(target)
-    if pictures is not None and not drawable(data):
+    target = resolve_device(device)
+    data = load_dataset_for(checkpoint, loaded, dataset, data_dir).to(target)
+    if pictures is not None and not drawable(data.event_shape):
         raise UserError(
             f"--pictures: a datapoint of {data.name} has shape {list(data.event_shape)}, expected {PICTURE_SHAPES}"
         )
@@ -225,45 +253,8 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-def _resolve_device(name: str) -> torch.device:
-    import torch
-
-    from vae_ext import _native
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
-    if device.type == "cuda" and _native.load().build_info()["cuda"] is None:
-        raise UserError(f"--device {name}: vae_ext was built without CUDA: use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs: use --device cpu")
-    return device
-
-
-def _load_dataset_for(checkpoint: Path, loaded: Checkpoint, name: str | None, data_dir: Path | None) -> Dataset:
-    """The dataset of that name, or else that of the checkpoint, whose model must fit it."""
-    from vae_ext.datasets import load_dataset
-
-    try:
-        data = load_dataset(name if name is not None else loaded.dataset, data_dir)
-    except UserError as error:
-        moved = loaded.dataset.startswith("npy:") and not Path(loaded.dataset.removeprefix("npy:")).exists()
-        if name is not None or not moved:
-            raise
-        raise UserError(f"{error}: {checkpoint} was trained on it, say where it is now with --dataset") from error
-    if data.data_dim != loaded.model.config.data_dim:
-        raise UserError(
-            f"{checkpoint} is a model of {loaded.model.config.data_dim} values a datapoint, but {data.name} has"
-            f" {data.data_dim}: give --dataset what it was trained on, which was {loaded.dataset}"
-        )
-    return data
-
-
 def _introduce(console: Console, trainer: Trainer) -> None:
-    from vae_ext.plots import PICTURE_SHAPES, drawable
+    from vae_ext.pictures import PICTURE_SHAPES, drawable
 
     data, config = trainer.dataset, trainer.config
     console.print(
@@ -271,7 +262,7 @@ def _introduce(console: Console, trainer: Trainer) -> None:
         f" of {data.data_dim} values. {config.latent} latents, {config.hidden} hidden units,"
         f" {config.optimizer} at {config.lr:g}, minibatches of {config.batch_size}, on {trainer.device}"
     )
-    if not drawable(data):
+    if not drawable(data.event_shape):
         console.print(
             f"The learning curve will be the only picture: a datapoint has shape {list(data.event_shape)},"
             f" expected {PICTURE_SHAPES} for others"

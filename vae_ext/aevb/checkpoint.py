@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from vae_ext.aevb.models import VAE, VAEConfig
+from vae_ext.aevb.models import VAE, AutoEncoder, VAEConfig
 from vae_ext.aevb.trainer import Trainer
 from vae_ext.errors import UserError
 from vae_ext.train_config import ConfigError, TrainConfig
@@ -31,7 +31,7 @@ class Checkpoint:
         samples: training samples seen.
     """
 
-    model: VAE
+    model: AutoEncoder
     config: TrainConfig
     dataset: str
     samples: int
@@ -44,7 +44,7 @@ def save_checkpoint(path: Path, trainer: Trainer) -> None:
         "dataset": trainer.dataset.name,
         "samples": trainer.samples,
         "train_config": asdict(trainer.config),
-        "model_config": asdict(trainer.model.config),
+        "model_config": trainer.model.config and asdict(trainer.model.config),
         "model": trainer.model.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
         "generator": trainer.generator.get_state(),
@@ -72,8 +72,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads what `save_checkpoint` wrote.
+def load_checkpoint(path: Path, model: AutoEncoder | None = None) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote, into `model` where it is given: a checkpoint holds weights, no modules.
 
     Raises:
         UserError: the file is missing, damaged, incomplete, holds pickled code, or is of another model.
@@ -82,9 +82,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this version of vae-ext train: it does not say {FORMAT!r}")
     try:
-        # On the meta device nothing is allocated until the weights are known to fit the sizes.
-        with torch.device("meta"):
-            model = VAE(VAEConfig(**state["model_config"]))
+        model = model or _build(path, state["model_config"])
         _check_weights(path, model, state["model"])
         model.load_state_dict(state["model"], assign=True)
         config = TrainConfig(**state["train_config"])
@@ -96,7 +94,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path} does not hold what this version of vae-ext train writes: {reason}") from error
 
 
-def _check_weights(path: Path, model: VAE, weights: Any) -> None:
+def _build(path: Path, config: Any) -> VAE:
+    if config is None:
+        raise UserError(f"{path} is of modules of one's own: give load_checkpoint a model of them, to load it into")
+    # On the meta device nothing is allocated until the weights are known to fit the sizes.
+    with torch.device("meta"):
+        return VAE(VAEConfig(**config))
+
+
+def _check_weights(path: Path, model: AutoEncoder, weights: Any) -> None:
     if not isinstance(weights, dict):
         raise UserError(f"{path} is incomplete: it has no weights")
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from vae_ext import ops
-from vae_ext.aevb.estimators import minibatch_bound, sgvb_b
-from vae_ext.aevb.models import VAE, VAEConfig
+from vae_ext.aevb.compatibility import model_config_for
+from vae_ext.aevb.estimators import ESTIMATORS, minibatch_bound, sgvb_b
+from vae_ext.aevb.interface import Model
+from vae_ext.aevb.models import VAE, AutoEncoder
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import TrainConfig
@@ -32,9 +34,14 @@ class Trainer:
     ``weight_decay=1/N``; all three optimizers add it to the gradient before anything else.
 
     `step` never waits for the device: the bound is summed there, in float64, and read by `mean_bound`.
+
+    Args:
+        model: one of one's own modules; when left out, the one that `config` asks for.
     """
 
-    def __init__(self, dataset: Dataset, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self, dataset: Dataset, config: TrainConfig, device: torch.device, model: AutoEncoder | None = None
+    ) -> None:
         self.dataset_size = len(dataset.train)
         if self.dataset_size < config.batch_size:
             raise UserError(
@@ -45,8 +52,7 @@ class Trainer:
         self.device = device
         self.dataset = dataset.to(device)
         host_generator = torch.Generator().manual_seed(config.seed)
-        model_config = VAEConfig(dataset.data_dim, config.hidden, config.latent)
-        self.model = VAE(model_config, host_generator).to(device)
+        self.model = (model or VAE(model_config_for(dataset, config), host_generator)).to(device)
         self.optimizer = make_optimizer(self.model, config, self.dataset_size)
         device_seed = int(torch.randint(2**63 - 1, (), generator=host_generator))
         self.generator = torch.Generator(device).manual_seed(device_seed)
@@ -57,7 +63,7 @@ class Trainer:
         """One iteration: a minibatch drawn with replacement, its bound, the gradient, the update."""
         rows = torch.randint(self.dataset_size, (self.config.batch_size,), generator=self.generator, device=self.device)
         x = self.dataset.decode(self.dataset.train[rows])
-        bound = sgvb_b(self.model, x, self.config.draws, generator=self.generator)
+        bound = ESTIMATORS[self.config.estimator](self.model, x, self.config.draws, generator=self.generator)
         self.optimizer.zero_grad()
         (-minibatch_bound(bound, self.dataset_size) / self.dataset_size).backward()
         self.optimizer.step()
@@ -85,7 +91,7 @@ class Tally:
         return (self.bound_sum - earlier.bound_sum) / (self.samples - earlier.samples)
 
 
-def make_optimizer(model: VAE, config: TrainConfig, dataset_size: int) -> torch.optim.Optimizer:
+def make_optimizer(model: AutoEncoder, config: TrainConfig, dataset_size: int) -> torch.optim.Optimizer:
     """The optimizer of `config` for a dataset of N points; `Trainer` explains the weight decay."""
     return OPTIMIZERS[config.optimizer](
         model.parameters(),
@@ -95,7 +101,7 @@ def make_optimizer(model: VAE, config: TrainConfig, dataset_size: int) -> torch.
 
 
 @torch.no_grad()
-def datapoint_bounds(model: VAE, dataset: Dataset, rows: Tensor, draws: int, seed: int) -> Tensor:
+def datapoint_bounds(model: Model, dataset: Dataset, rows: Tensor, draws: int, seed: int) -> Tensor:
     """The bound of every datapoint of `rows` (`dataset.train` or `dataset.test`), `[N]`, in nats.
 
     The noise depends on the seed and the datapoint's index alone, so equal seeds make bounds comparable.
