@@ -30,7 +30,7 @@ CONFIG = TrainConfig(samples=2000, hidden=16, optimizer="sgd", lr=1e-2, binarise
 
 def _take_steps(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    trainer = Trainer(load_dataset("digits"), CONFIG, CPU, Team(rank, world))
+    trainer = Trainer(load_dataset("digits"), CONFIG, CPU, team=Team(rank, world))
     for _ in range(20):
         trainer.step()
     report = {
@@ -46,12 +46,11 @@ def _take_steps(rank: int, world: int, folder: str) -> None:
 
 def poison_and_explain(trainer: Trainer, rank: int, folder: str) -> None:
     """One row that is not a number, in whichever rank's share it turns up."""
-    stored = trainer.dataset.train.float()
-    stored[7] = math.nan
-    dataset = replace(trainer.dataset, train=stored)
-    config = replace(CONFIG, samples=10_000, binarise=False)
+    dataset = replace(trainer.dataset, train=trainer.dataset.train.float(), test=trainer.dataset.test.float())
+    poisoned = Trainer(dataset, replace(CONFIG, samples=10_000, binarise=False), CPU, team=trainer.team)
+    poisoned.dataset.train[7] = math.nan
     try:
-        train(Trainer(dataset, config, CPU, trainer.team), RunDirectory(Path(folder, "poisoned")), NoDisplay())
+        train(poisoned, RunDirectory(Path(folder, "poisoned")), NoDisplay())
     except UserError as error:
         Path(folder, f"{rank}.txt").write_text(str(error))
 
@@ -113,7 +112,7 @@ def test_shares_are_the_whole(count: int, size: int) -> None:
 def test_a_minibatch_that_cannot_be_shared() -> None:
     digits: Dataset = load_dataset("digits")
     with pytest.raises(UserError, match="batch_size is 100: expected a multiple of the 3 processes"):
-        Trainer(digits, TrainConfig(), CPU, Team(0, 3))
+        Trainer(digits, TrainConfig(), CPU, team=Team(0, 3))
 
 
 def test_without_torchrun_one_process_is_the_team() -> None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
-from vae_ext.aevb.models import VAE, VAEConfig
+from vae_ext.aevb.models import VAE, AutoEncoder, VAEConfig
 from vae_ext.aevb.trainer import Tally, Trainer
 from vae_ext.errors import UserError
 from vae_ext.train_config import ConfigError, TrainConfig
@@ -68,7 +68,7 @@ class Checkpoint:
         state: of its `Trainer`; of the same tensors as `model`.
     """
 
-    model: VAE
+    model: AutoEncoder
     config: TrainConfig
     dataset: str
     samples: int
@@ -88,7 +88,7 @@ def save_checkpoint(
         "dataset": trainer.dataset.name,
         "datapoints": trainer.dataset_size,
         "train_config": asdict(trainer.config),
-        "model_config": asdict(trainer.model.config),
+        "model_config": trainer.model.config and asdict(trainer.model.config),
         "options": asdict(options),
         "progress": asdict(progress or Progress()),
         **trainer.state_dict(),
@@ -127,8 +127,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads what `save_checkpoint` wrote.
+def load_checkpoint(path: Path, model: AutoEncoder | None = None) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote, into `model` where it is given: a checkpoint holds weights, no modules.
 
     Raises:
         UserError: the file is missing, damaged, incomplete, holds pickled code, or is of another model.
@@ -137,9 +137,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this version of vae-ext train: it does not say {FORMAT!r}")
     try:
-        # On the meta device nothing is allocated until the weights are known to fit the sizes.
-        with torch.device("meta"):
-            model = VAE(VAEConfig(**state["model_config"]))
+        model = model or _build(path, state["model_config"])
         _check_weights(path, state["model"], model, "its recorded sizes")
         # A copy, because torch would note in the original that whoever loads it next shall assign, too.
         model.load_state_dict(dict(state["model"]), assign=True)
@@ -157,6 +155,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path} is incomplete: it has no {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
         raise _strange(path, error) from error
+
+
+def _build(path: Path, config: Any) -> VAE:
+    if config is None:
+        raise UserError(f"{path} is of modules of one's own: give load_checkpoint a model of them, to load it into")
+    # On the meta device nothing is allocated until the weights are known to fit the sizes.
+    with torch.device("meta"):
+        return VAE(VAEConfig(**config))
 
 
 def resume(trainer: Trainer, path: Path) -> Checkpoint:

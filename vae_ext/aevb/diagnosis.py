@@ -57,7 +57,8 @@ def _fault_of_held_out_rows(trainer: Trainer) -> str | None:
 
 def _faults(trainer: Trainer, x: Tensor, rows: Tensor) -> dict[str, list[int]]:
     """The rows of each term, of datapoints whose bound is not finite: where the KL is, it must be the likelihood."""
-    bad_kl = ~ops.normal_kl(*trainer.model.encoder(x)).isfinite()
+    posterior = trainer.model.encode(x)
+    bad_kl = ~ops.normal_kl(posterior.mean, **posterior.scale_keyword).isfinite()
     shares = trainer.team.gather((rows[bad_kl].tolist(), rows[~bad_kl].tolist()))
     return {
         "the KL divergence": sorted({row for kl, _ in shares for row in kl}),

@@ -281,5 +281,5 @@ def summarise(trainer: Trainer, records: list[Record]) -> dict[str, Any]:
         "device": str(trainer.device),
         "torch": torch.__version__,
         "train_config": asdict(trainer.config),
-        "model_config": asdict(trainer.model.config),
+        "model_config": trainer.model.config and asdict(trainer.model.config),
     }

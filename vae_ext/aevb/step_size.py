@@ -30,7 +30,7 @@ def try_step_sizes(
     steps = config.samples // config.batch_size // SHARE_OF_RUN
     half = min(max(steps, LEAST_TRIAL_STEPS), MOST_TRIAL_STEPS) // 2
     return {
-        lr: _bound_after(half, Trainer(dataset, replace(config, lr=lr), device, team))
+        lr: _bound_after(half, Trainer(dataset, replace(config, lr=lr), device, team=team))
         for lr in STEP_SIZES[config.optimizer]
     }
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from vae_ext import ops
+from vae_ext.aevb.compatibility import model_config_for
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.estimators import minibatch_bound, sgvb_b
+from vae_ext.aevb.estimators import ESTIMATORS, Estimator, minibatch_bound, sgvb_b
 from vae_ext.aevb.graphed import GraphedStep
+from vae_ext.aevb.interface import Model
 from vae_ext.aevb.memory import require_memory
 from vae_ext.aevb.minibatches import Minibatch, Minibatches, binarised
-from vae_ext.aevb.models import VAE, VAEConfig
+from vae_ext.aevb.models import VAE, AutoEncoder
 from vae_ext.aevb.precision import matrix_products
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
@@ -44,6 +46,7 @@ class Trainer:
         dataset: moved to `device` as it is stored, bytes where they hold it.
         config: the hyperparameters.
         device: where everything happens.
+        model: one of one's own modules; when left out, the one that `config` asks for.
         team: the processes that share each minibatch. All must do the same with their trainers.
 
     Raises:
@@ -51,20 +54,27 @@ class Trainer:
             certainly not enough memory.
     """
 
-    def __init__(self, dataset: Dataset, config: TrainConfig, device: torch.device, team: Team | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: TrainConfig,
+        device: torch.device,
+        model: AutoEncoder | None = None,
+        *,
+        team: Team | None = None,
+    ) -> None:
         team = team or Team()
         self.dataset_size = len(dataset.train)
         _check_minibatch(dataset, config, team)
-        with torch.device("meta"):
-            require_memory(make_model(dataset, config), dataset, config, device, team.size)
+        require_memory(model or _sketch(dataset, config), dataset, config, device, team.size)
         self.config = config
         self.device = device
         self.team = team
         self.dataset = dataset.to(device)
         self.held_out = binarised(self.dataset, self.dataset.test) if config.binarise else self.dataset.test
         host_generator = torch.Generator().manual_seed(config.seed)
-        self.model = make_model(dataset, config, host_generator).to(device)
-        self.bound = team.replicate(_Bound(self.model, config.draws))
+        self.model = (model or VAE(model_config_for(dataset, config), host_generator)).to(device)
+        self.bound = team.replicate(_Bound(self.model, ESTIMATORS[config.estimator], config.draws))
         self.optimizer = make_optimizer(self.model, config, self.dataset_size)
         device_seed = int(torch.randint(2**63 - 1, (), generator=host_generator))
         self.generator = torch.Generator(device).manual_seed(device_seed)
@@ -134,15 +144,16 @@ class Trainer:
 
 
 class _Bound(nn.Module):
-    """Estimator B as a module's forward, which is what DistributedDataParallel can take hold of."""
+    """An estimator as a module's forward, which is what DistributedDataParallel can take hold of."""
 
-    def __init__(self, model: VAE, draws: int) -> None:
+    def __init__(self, model: AutoEncoder, estimator: Estimator, draws: int) -> None:
         super().__init__()
         self.model = model
+        self.estimator = estimator
         self.draws = draws
 
     def forward(self, x: Tensor, rng_state: Tensor, first_row: int) -> Tensor:
-        return sgvb_b(self.model, x, self.draws, rng_state=rng_state, first_row=first_row)
+        return self.estimator(self.model, x, self.draws, rng_state=rng_state, first_row=first_row)
 
 
 @dataclass(frozen=True)
@@ -156,9 +167,11 @@ class Tally:
         return (self.bound_sum - earlier.bound_sum) / (self.samples - earlier.samples)
 
 
-def make_model(dataset: Dataset, config: TrainConfig, generator: torch.Generator | None = None) -> VAE:
-    """The model that `config` describes for the dataset; the generator draws its parameters."""
-    return VAE(VAEConfig(dataset.data_dim, config.hidden, config.latent), generator)
+def _sketch(dataset: Dataset, config: TrainConfig) -> VAE:
+    """The model that `config` asks for, of parameters without memory."""
+    model_config = model_config_for(dataset, config)
+    with torch.device("meta"):
+        return VAE(model_config)
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, dataset_size: int) -> torch.optim.Optimizer:
@@ -179,7 +192,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig, dataset_size: int) -> 
 
 
 @torch.no_grad()
-def datapoint_bounds(model: VAE, dataset: Dataset, rows: Tensor, draws: int, seed: int, first_row: int = 0) -> Tensor:
+def datapoint_bounds(model: Model, dataset: Dataset, rows: Tensor, draws: int, seed: int, first_row: int = 0) -> Tensor:
     """The bound of every datapoint of `rows`, stored as `dataset` stores them, `[N]`, in nats.
 
     The noise depends on the seed and the datapoint's index alone, so equal seeds make bounds comparable. `first_row` is
@@ -203,3 +216,8 @@ def _check_minibatch(dataset: Dataset, config: TrainConfig, team: Team) -> None:
         )
     if config.batch_size % team.size:
         raise ConfigError("batch_size", f"is {config.batch_size}: expected a multiple of the {team.size} processes")
+    low, high = dataset.range
+    if config.binarise and (low < 0 or high > 1):
+        raise ConfigError(
+            "binarise", f"is of values in [0, 1], but {dataset.name} holds values from {low:g} to {high:g}"
+        )
