@@ -17,7 +17,7 @@ from torch import multiprocessing
 from tests.test_aevb_trainer import CPU, NoDisplay
 from tests.test_cli import REPOSITORY, invoke, read_metrics
 from vae_ext.aevb import TrainConfig, Trainer, load_checkpoint
-from vae_ext.aevb.distributed import Team, join_team
+from vae_ext.aevb.distributed import Team, join_team, leave_team
 from vae_ext.aevb.run import RunDirectory, train
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
@@ -28,9 +28,15 @@ pytestmark = pytest.mark.cpu_only("processes talk over gloo")
 CONFIG = TrainConfig(samples=2000, hidden=16, optimizer="sgd", lr=1e-2, binarise=True, draws=2)
 
 
-def _take_steps(rank: int, world: int, folder: str) -> None:
+def _work_in_team(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    trainer = Trainer(load_dataset("digits"), CONFIG, CPU, team=Team(rank, world))
+    _take_steps(Team(rank, world), folder)
+    _poison_and_explain(Team(rank, world), folder)
+    leave_team()
+
+
+def _take_steps(team: Team, folder: str) -> None:
+    trainer = Trainer(load_dataset("digits"), CONFIG, CPU, team=team)
     for _ in range(20):
         trainer.step()
     report = {
@@ -39,24 +45,23 @@ def _take_steps(rank: int, world: int, folder: str) -> None:
         "held_out": trainer.held_out_bound(),
         "generator": trainer.generator.get_state(),
     }
-    torch.save(report, Path(folder, f"{rank}.pt"))
-    poison_and_explain(trainer, rank, folder)
-    dist.destroy_process_group()
+    torch.save(report, Path(folder, f"{team.rank}.pt"))
 
 
-def poison_and_explain(trainer: Trainer, rank: int, folder: str) -> None:
+def _poison_and_explain(team: Team, folder: str) -> None:
     """One row that is not a number, in whichever rank's share it turns up."""
-    dataset = replace(trainer.dataset, train=trainer.dataset.train.float(), test=trainer.dataset.test.float())
-    poisoned = Trainer(dataset, replace(CONFIG, samples=10_000, binarise=False), CPU, team=trainer.team)
+    digits = load_dataset("digits")
+    dataset = replace(digits, train=digits.train.float(), test=digits.test.float())
+    poisoned = Trainer(dataset, replace(CONFIG, samples=10_000, binarise=False), CPU, team=team)
     poisoned.dataset.train[7] = math.nan
     try:
         train(poisoned, RunDirectory(Path(folder, "poisoned")), NoDisplay())
     except UserError as error:
-        Path(folder, f"{rank}.txt").write_text(str(error))
+        Path(folder, f"{team.rank}.txt").write_text(str(error))
 
 
 def test_two_ranks_of_50_are_one_of_100(tmp_path: Path) -> None:
-    multiprocessing.spawn(_take_steps, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
+    multiprocessing.spawn(_work_in_team, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     alone = Trainer(load_dataset("digits"), CONFIG, CPU)
     for _ in range(20):

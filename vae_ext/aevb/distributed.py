@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from typing import TypeVar
@@ -78,8 +79,10 @@ def join_team() -> Team:
 
 
 def leave_team() -> None:
-    """Ends what `join_team` began."""
+    """Ends what `join_team` began, once everybody is done and what uses it is no more."""
     if dist.is_initialized():
+        gc.collect()
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +82,14 @@ class Trainer:
         )
         self.samples = 0
         self.bound_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self._iterate = self._make_iterate()
+        self._graphed_iteration = self._make_graphed_iteration()
 
     def step(self) -> None:
         """One iteration of Algorithm 1."""
-        self._iterate()
+        if self._graphed_iteration is None:
+            self._iteration()
+        else:
+            self._graphed_iteration()
         self.samples += self.config.batch_size
 
     def _iteration(self) -> None:
@@ -105,11 +107,10 @@ class Trainer:
             bound: Tensor = self.bound(minibatch.x, minibatch.rng_state, minibatch.first_row)
         return bound
 
-    def _make_iterate(self) -> Callable[[], None]:
+    def _make_graphed_iteration(self) -> GraphedStep | None:
         # Recording what DistributedDataParallel sends has conditions of its own, which nobody has tried here.
-        if self.device.type == "cuda" and self.team.size == 1:
-            return GraphedStep(self._iteration, self.generator)
-        return self._iteration
+        graphed = self.device.type == "cuda" and self.team.size == 1
+        return GraphedStep(self._iteration, self.generator) if graphed else None
 
     def read_tally(self) -> Tally:
         """Waits for the device and reads what it summed, in all processes together."""
@@ -139,8 +140,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
-        # A recorded step would go on with the optimizer state that was replaced.
-        self._iterate = self._make_iterate()
+        # What was recorded would go on with the optimizer state that was replaced.
+        self._graphed_iteration = self._make_graphed_iteration()
 
 
 class _Bound(nn.Module):
