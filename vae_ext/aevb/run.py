@@ -21,6 +21,11 @@ CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
+# What the commands on a trained model add.
+RESULTS = (
+    *(f"{stem}.npz" for stem in ("samples", "codes", "reconstructions", "interpolations", "manifold")),
+    *("codes.png", "interpolations.png", "gradient_variance.json", "gradient_variance.png"),
+)
 RECORDS = 48
 RECORDED_DECADES = 3
 CHECKPOINT_INTERVAL = 30.0
@@ -88,7 +93,7 @@ class RunDirectory:
         return self.path / name
 
     def _move_earlier_run_aside(self) -> Path | None:
-        files = [self.path / name for name in (CHECKPOINT, METRICS, SUMMARY, *PICTURES)]
+        files = [self.path / name for name in (CHECKPOINT, METRICS, SUMMARY, *PICTURES, *RESULTS)]
         files = [file for file in files if file.exists()]
         if not files:
             return None
