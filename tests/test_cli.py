@@ -77,7 +77,7 @@ def test_a_run_leaves_a_summary_that_agrees_with_its_metrics(finished: Path) -> 
     for key in ("train_bound", "test_bound", "seconds"):
         assert summary[key] == metrics[-1][key]
     assert summary["train_config"]["hidden"] == 16
-    assert summary["model_config"] == {"data_dim": 64, "hidden_dim": 16, "latent_dim": 2}
+    assert summary["model_config"].items() >= {"data_dim": 64, "hidden_dim": 16, "event_shape": [8, 8]}.items()
     assert summary["parameters"] == 64 * 16 + 16 + 16 * 4 + 4 + 2 * 16 + 16 + 16 * 64 + 64
     assert metrics[-1]["test_bound"] > metrics[0]["test_bound"]
 
@@ -195,7 +195,7 @@ def test_pictures_of_other_shapes(tmp_path: Path, shape: tuple[int, ...]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--dataset", "cifar"), r"unknown dataset 'cifar': expected digits, mnist or npy:PATH"),
+        (("--dataset", "cifar"), r"unknown dataset 'cifar': expected digits, mnist, frey or npy:PATH"),
         (("--dataset", "npy:absent.npy"), r"cannot read .*absent.npy: No such file"),
         (("--dataset", "mnist", "--data-dir", "absent"), r"absent is not a folder: .* MNIST's four IDX files"),
         (("--dataset", "mnist", "--data-dir", "."), r"\. has no train-images-idx3-ubyte"),
@@ -238,7 +238,7 @@ def test_nan_in_the_data(tmp_path: Path) -> None:
     array[1, 2] = np.nan
     np.save(tmp_path / "data.npy", array)
     result = subprocess_run("train", "--dataset", f"npy:{tmp_path}/data.npy", "--out", tmp_path / "out")
-    assert_one_sentence(result, r"data.npy holds NaN or infinite values: expected floats in \[0, 1\]")
+    assert_one_sentence(result, r"data.npy holds NaN or infinite values: expected finite floats")
 
 
 def test_a_truncated_idx_file(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def replace_by_plain_pickle(path: Path) -> None:
         (replace_by_plain_pickle, "is damaged or not a checkpoint"),
         (hide_code_inside, "holds pickled code"),
         (remove, "cannot be read: No such file"),
-        (replace_by_folder, "cannot be read: Is a directory"),
+        (replace_by_folder, r".*checkpoint\.pt cannot be read: No such file"),
         (replace_by_state_dict, "is not a checkpoint of this version of vae-ext train"),
         (replace_by_list, "is not a checkpoint of this version of vae-ext train"),
         (

@@ -81,7 +81,7 @@ def reconstructions(
         both = images[:, index * columns : (index + 1) * columns]
         _show_grid(axes, both.reshape(-1, *images.shape[2:]), both.shape[1])
         axes.set_yticks([0.25, 0.75], ["original", "model"], fontsize=8)
-    figure.suptitle(f"Reconstructions of held-out datapoints, {title_of(name)}", fontsize=12)
+    figure.suptitle(f"Reconstructions, {title_of(name)}", fontsize=12)
     figure.savefig(path, dpi=DPI)
 
 
@@ -90,19 +90,17 @@ def interpolations(
 ) -> None:
     """Each row from one datapoint to another: the two themselves, and between them the decoder along the line."""
     first, second, _, mean = (rows[:most] for rows in interpolations)
-    count, steps = mean.shape[:2]
-    ends_and_path = torch.cat([first.unsqueeze(1), mean, second.unsqueeze(1)], dim=1)
-    images = _images(ends_and_path, event_shape)
-    one_cell = 9 / (steps + 3)
-    height = one_cell * count * images.shape[2] / images.shape[3]
-    figure = new_figure(9, height + 0.9)
-    panels = figure.subplots(1, 3, width_ratios=[1, steps, 1])
-    parts = (images[:, :1], images[:, 1:-1], images[:, -1:])
-    titles = ("datapoint", "mean of $p(x\\,|\\,z)$ from code to code", "datapoint")
-    for axes, part, title in zip(panels, parts, titles, strict=True):
-        _show_grid(axes, part.reshape(-1, *images.shape[2:]), part.shape[1])
-        axes.set_title(title, fontsize=8)
-    figure.suptitle(f"Interpolations between held-out datapoints, {title_of(name)}", fontsize=12)
+    steps = mean.shape[1]
+    images = _images(torch.cat([first.unsqueeze(1), mean, second.unsqueeze(1)], dim=1), event_shape)
+    blank = np.ones_like(images[:, :1])
+    columns = [images[:, :1], blank, images[:, 1:-1], blank, images[:, -1:]]
+    cells = np.concatenate(columns, axis=1).reshape(-1, *images.shape[2:])
+    figure = new_figure(9, 9 * _aspect(cells, steps + 4) + 0.6)
+    axes = figure.subplots()
+    _show_grid(axes, cells, steps + 4)
+    centre = 0.5 / (steps + 4)
+    axes.set_xticks([centre, 0.5, 1 - centre], ["first", "mean of $p(x\\,|\\,z)$, $z$ from code to code", "second"])
+    figure.suptitle(f"Interpolations between datapoints, {title_of(name)}", fontsize=12)
     figure.savefig(path, dpi=DPI)
 
 

@@ -16,7 +16,7 @@ from vae_ext import __version__, interrupts
 from vae_ext.aevb.checkpoint import Checkpoint, RunOptions, load_checkpoint
 from vae_ext.aevb.checkpoint import resume as resume_trainer
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.run import CHECKPOINT, RunDirectory, summarise
+from vae_ext.aevb.run import CHECKPOINT, TENSORBOARD, RunDirectory, summarise
 from vae_ext.aevb.run import train as run_to_the_end
 from vae_ext.aevb.step_size import best_step_size, try_step_sizes
 from vae_ext.aevb.tensorboard import TensorBoardLog
@@ -75,7 +75,7 @@ def _run(trainer: Trainer, directory: RunDirectory, console: Console) -> None:
     is_first = trainer.team.is_first
     log = None
     if is_first and directory.options is not None and directory.options.tensorboard:
-        log = TensorBoardLog(directory.path / "tensorboard", directory.saved_samples)
+        log = TensorBoardLog(directory.path / TENSORBOARD, directory.saved_samples)
     try:
         with make_display(console, trainer.config.samples, trainer.read_tally()) as display:
             records = run_to_the_end(trainer, directory, display, log)

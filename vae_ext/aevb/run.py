@@ -23,9 +23,13 @@ from vae_ext.errors import UserError
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
-# The checkpoint is the first to be moved aside, so that what is left of a run never seems to be a whole one.
-FILES = (CHECKPOINT, METRICS, SUMMARY, "learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
-FOLDERS = ("tensorboard",)
+PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
+# What the commands on a trained model add.
+RESULTS = (
+    *(f"{stem}.npz" for stem in ("samples", "codes", "reconstructions", "interpolations", "manifold")),
+    *("codes.png", "interpolations.png", "gradient_variance.json", "gradient_variance.png"),
+)
+TENSORBOARD = "tensorboard"
 RECORDS = 48
 RECORDED_DECADES = 3
 CHECKPOINT_INTERVAL = 30.0
@@ -102,7 +106,9 @@ class RunDirectory:
         return self.path / name
 
     def _move_earlier_run_aside(self) -> Path | None:
-        files = [self.path / name for name in (*FILES, *FOLDERS)]
+        # The checkpoint first, so that what is left of a run never seems to be a whole one.
+        names = (CHECKPOINT, METRICS, SUMMARY, *PICTURES, *RESULTS, TENSORBOARD)
+        files = [self.path / name for name in names]
         files = [file for file in files if file.exists()]
         if not files:
             return None
