@@ -16,7 +16,8 @@ from tests.test_aevb_trainer import CPU, NoDisplay, make_trainer
 from tests.test_cli import REPOSITORY, SMALL, assert_one_sentence, invoke, read_metrics
 from vae_ext.aevb import Trainer, load_checkpoint, run, save_checkpoint
 from vae_ext.aevb.checkpoint import resume, write_atomically
-from vae_ext.aevb.run import Record, RunDirectory, train
+from vae_ext.aevb.distributed import Team
+from vae_ext.aevb.run import Record, RunDirectory, sole_writer, train
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 
@@ -31,6 +32,10 @@ def digits() -> Dataset:
 def assert_same_parameters(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+def resume_from(trainer: Trainer, path: Path) -> None:
+    resume(trainer, load_checkpoint(path), path)
 
 
 def without_seconds(folder: Path) -> list[dict[str, Any]]:
@@ -70,7 +75,7 @@ def test_a_resumed_trainer_takes_the_same_steps(digits: Dataset, tmp_path: Path,
     save_checkpoint(tmp_path / "checkpoint.pt", trainer)
     resumed = make_trainer(digits, optimizer=optimizer, lr=1e-3, binarise=True)
     resumed.step()
-    resume(resumed, tmp_path / "checkpoint.pt")
+    resume_from(resumed, tmp_path / "checkpoint.pt")
     before = [parameter.detach().clone() for parameter in resumed.model.parameters()]
     for _ in range(3):
         trainer.step()
@@ -99,7 +104,7 @@ class Crash(NoDisplay):
 def go_on(folder: Path, digits: Dataset, display: NoDisplay) -> Trainer:
     saved = load_checkpoint(folder / "checkpoint.pt")
     trainer = Trainer(digits, saved.config, CPU)
-    resume(trainer, folder / "checkpoint.pt")
+    resume(trainer, saved, folder / "checkpoint.pt")
     train(trainer, RunDirectory(folder, saved.options, saved), display)
     return trainer
 
@@ -190,14 +195,14 @@ def test_a_resume_into_another_model(digits: Dataset, tmp_path: Path) -> None:
         UserError,
         match=r"is of another model: its encoder\.hidden\.weight is \[32, 64\], expected \[33, 64\] by .*digits",
     ):
-        resume(other, tmp_path / "checkpoint.pt")
+        resume_from(other, tmp_path / "checkpoint.pt")
 
 
 def test_a_resume_with_other_data(digits: Dataset, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "checkpoint.pt", make_trainer(digits))
     fewer = Dataset("digits", digits.train[:1400], digits.test, digits.scale, digits.event_shape)
     with pytest.raises(UserError, match=r"was trained on 1,500 datapoints, but digits has 1,400"):
-        resume(make_trainer(fewer), tmp_path / "checkpoint.pt")
+        resume_from(make_trainer(fewer), tmp_path / "checkpoint.pt")
 
 
 def test_a_finished_run_is_finished_again(digits: Dataset, tmp_path: Path) -> None:
@@ -221,6 +226,15 @@ def test_resuming_needs_no_option_and_takes_no_other(tmp_path: Path) -> None:
         assert_one_sentence(invoke("train", "--resume", tmp_path, option, value), message)
     assert invoke("train", "--resume", tmp_path, "--hidden", 16, "--seed", 5).exit_code == 0
     assert load_checkpoint(tmp_path / "checkpoint.pt").config.seed == 5
+
+
+def test_a_run_that_is_still_going_on(tmp_path: Path) -> None:
+    assert invoke("train", *SMALL, "--out", tmp_path).exit_code == 0
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with sole_writer(tmp_path, Team()):
+        for arguments in (("--resume", tmp_path), (*SMALL, "--out", tmp_path)):
+            assert_one_sentence(invoke("train", *arguments), "another process is training in .*: wait for its end")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

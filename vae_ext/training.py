@@ -16,7 +16,7 @@ from vae_ext import __version__, interrupts
 from vae_ext.aevb.checkpoint import Checkpoint, RunOptions, load_checkpoint
 from vae_ext.aevb.checkpoint import resume as resume_trainer
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.run import CHECKPOINT, TENSORBOARD, RunDirectory, summarise
+from vae_ext.aevb.run import CHECKPOINT, TENSORBOARD, RunDirectory, sole_writer, summarise
 from vae_ext.aevb.run import train as run_to_the_end
 from vae_ext.aevb.step_size import best_step_size, try_step_sizes
 from vae_ext.aevb.tensorboard import TensorBoardLog
@@ -37,16 +37,22 @@ def begin(
     device = resolve_device(options.device)
     console = _console(team)
     directory = RunDirectory(folder, options)
-    if try_lr:
-        bounds = try_step_sizes(data, config, device, team)
-        config = replace(config, lr=best_step_size(bounds))
-        tried = ", ".join(f"{lr:g}: {bound:.2f}" for lr, bound in bounds.items())
-        console.print(f"Step size {config.lr:g}, by the training bound of short trials ({tried} nats)")
-    _run(Trainer(data, config, device, team=team), directory, console)
+    with sole_writer(folder, team):
+        if try_lr:
+            bounds = try_step_sizes(data, config, device, team)
+            config = replace(config, lr=best_step_size(bounds))
+            tried = ", ".join(f"{lr:g}: {bound:.2f}" for lr, bound in bounds.items())
+            console.print(f"Step size {config.lr:g}, by the training bound of short trials ({tried} nats)")
+        _run(Trainer(data, config, device, team=team), directory, console)
 
 
 def resume(folder: Path, given: Mapping[str, Any], data_dir: Path | None, team: Team) -> None:
     """Goes on with the run in `folder`; `given` are the other options of the command line, which have no say."""
+    with sole_writer(folder, team):
+        _go_on(folder, given, data_dir, team)
+
+
+def _go_on(folder: Path, given: Mapping[str, Any], data_dir: Path | None, team: Team) -> None:
     path = folder / CHECKPOINT
     saved = load_checkpoint(path)
     _expect_no_other_options(folder, saved, given)
@@ -55,7 +61,7 @@ def resume(folder: Path, given: Mapping[str, Any], data_dir: Path | None, team: 
         options = replace(options, data_dir=str(data_dir.absolute()))
     data = load_dataset(options.dataset, None if options.data_dir is None else Path(options.data_dir))
     trainer = Trainer(data, saved.config, resolve_device(options.device), team=team)
-    resume_trainer(trainer, path)
+    resume_trainer(trainer, saved, path)
     _run(trainer, RunDirectory(folder, options, saved), _console(team))
 
 

@@ -165,13 +165,12 @@ def _build(path: Path, config: Any) -> VAE:
         return VAE(VAEConfig(**config))
 
 
-def resume(trainer: Trainer, path: Path) -> Checkpoint:
-    """Has the trainer go on from a checkpoint, to the bits of the one that saved it.
+def resume(trainer: Trainer, checkpoint: Checkpoint, path: Path) -> None:
+    """Has the trainer go on from what was loaded from `path`, to the bits of the trainer that saved it.
 
     Raises:
-        UserError: as `load_checkpoint`, or the checkpoint is of another model or dataset than the trainer.
+        UserError: the checkpoint is of another model or dataset than the trainer, or does not hold its state.
     """
-    checkpoint = load_checkpoint(path)
     _check_weights(path, checkpoint.state["model"], trainer.model, f"the model of {trainer.dataset.name} to resume")
     if checkpoint.datapoints != trainer.dataset_size:
         raise UserError(
@@ -182,7 +181,6 @@ def resume(trainer: Trainer, path: Path) -> Checkpoint:
         trainer.load_state_dict(checkpoint.state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise _strange(path, error) from error
-    return checkpoint
 
 
 def _progress(records: int, recorded: dict[str, Any], seconds: float) -> Progress:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -169,6 +171,33 @@ class RunDirectory:
     def write_summary(self, summary: dict[str, Any]) -> None:
         text = json.dumps(summary, indent=2) + "\n"
         write_atomically(self._file(SUMMARY), lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def sole_writer(folder: Path, team: Team) -> Iterator[None]:
+    """Keeps other processes than those of the team from running in the folder, for as long as this one lives.
+
+    Raises:
+        UserError: another process is.
+    """
+    if not (team.is_first and folder.is_dir()):
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is training in {folder}: wait for its end, or use another folder") from None
+    except OSError:
+        return  # This file system has no locks.
 
 
 class _Clock:
