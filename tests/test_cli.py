@@ -350,7 +350,7 @@ def replace_by_plain_pickle(path: Path) -> None:
         (replace_by_plain_pickle, "is damaged or not a checkpoint"),
         (hide_code_inside, "holds pickled code"),
         (remove, "cannot be read: No such file"),
-        (replace_by_folder, r".*checkpoint\.pt cannot be read: No such file"),
+        (replace_by_folder, "cannot be read: No such file"),
         (replace_by_state_dict, "is not a checkpoint of this version of vae-ext train"),
         (replace_by_list, "is not a checkpoint of this version of vae-ext train"),
         (
