@@ -122,12 +122,12 @@ def test_the_measured_variance_is_the_exact_one(draws: int, batch_size: int) -> 
     x = torch.randn(5000, 1, generator=torch.Generator().manual_seed(0)) * 2
     data = Dataset("line", x, x[:10], 1, (1,))
     model = AutoEncoder(Shift(3.0, std), Scale(weight), GaussianLikelihood(), latent_dim=1)
-    (measured,) = measure(model, data, [Setting("sgvb_b", draws, batch_size)], repeats=4000)
+    (measured,) = measure(model, data, [Setting("sgvb_b", draws, batch_size)], repeats=1500)
     noise = (weight**2 * std / var) ** 2 / (draws * batch_size)
     total = noise + (weight / var) ** 2 * x.var().item() / batch_size
     assert abs(measured.encoder.total - total) < 4 * measured.encoder.standard_error
-    assert measured.encoder.standard_error < 0.05 * total
-    assert measured.encoder.noise == pytest.approx(noise, rel=0.1)
+    assert measured.encoder.standard_error < 0.06 * total
+    assert measured.encoder.noise == pytest.approx(noise, rel=0.15)
     gradient = weight * (x.mean().item() - weight * 3.0) / var - 3.0
     assert measured.encoder.squared_norm == pytest.approx(gradient**2, rel=0.2)
     assert measured.decoder.total > measured.decoder.noise > 0

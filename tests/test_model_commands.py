@@ -249,7 +249,7 @@ def test_gradient_variance(run: Path, tmp_path: Path, trained: bool) -> None:
     baseline, ours = by_setting["score_function", 1, 20]["encoder"], by_setting["sgvb_b", 1, 20]["encoder"]
     assert baseline["total"] > 3 * ours["total"] > 0
     assert (
-        f"times that by SGVB A, and {baseline['total'] / ours['total']:.3g} times by the score function"
+        f"times as much by SGVB A, and {baseline['total'] / ours['total']:.3g} times as much by the score function"
         in result.stdout
     )
     assert imread(tmp_path / "gradient_variance.png")[..., :3].std() > 0.05

@@ -131,7 +131,7 @@ def train(
         typer.Option(
             help="Of a Gaussian decoder: from the network, learned for each of the elements, or one that is shared,"
             " or a number.",
-            metavar="network|elements|shared|NUMBER",
+            metavar="KIND|NUMBER",
         ),
     ] = str(TrainConfig.decoder_log_var),
     init: Annotated[
