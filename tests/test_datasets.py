@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from vae_ext import datasets
@@ -52,6 +53,10 @@ def test_digits_are_sklearns_split_once_for_all() -> None:
     expected = load_digits().data / 16
     assert np.array_equal(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)])
     assert torch.equal(data.test, load_dataset("digits").test)
+    # The labels went the way of their rows.
+    assert data.train_labels is not None
+    row = (load_digits().data == data.train[7].numpy()).all(1).argmax()
+    assert data.train_labels[7] == load_digits().target[row]
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -65,6 +70,8 @@ def test_mnist_files_gzipped_or_not(tmp_path: Path, compress: bool) -> None:
     torch.testing.assert_close(data.decode(data.test).double(), torch.from_numpy(expected / 255))
     assert data.train.shape == (30, 36)
     assert data.event_shape == (6, 6)
+    assert data.test_labels is not None
+    assert data.test_labels.tolist() == read_idx(tmp_path / f"t10k-labels-idx1-ubyte{suffix}").tolist()
 
 
 GOOD = idx_bytes(RNG.integers(0, 256, (5, 4, 3)))
@@ -98,6 +105,50 @@ def test_idx_round_trip(tmp_path: Path) -> None:
     array = RNG.integers(0, 256, (2, 3, 4, 5)).astype(np.uint8)
     (tmp_path / "a").write_bytes(idx_bytes(array))
     assert np.array_equal(read_idx(tmp_path / "a"), array)
+
+
+FACES = RNG.integers(0, 256, (31, 28, 20)).astype(np.uint8)
+
+
+def save_frey(folder: Path) -> Path:
+    path = folder / "frey_rawface.mat"
+    savemat(path, {"ff": FACES.reshape(31, 560).T})
+    return path
+
+
+def test_frey_has_a_face_in_each_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = save_frey(tmp_path).read_bytes()
+    monkeypatch.setattr(datasets, "FREY_SHA256", hashlib.sha256(content).hexdigest())
+    data = load_dataset("frey", tmp_path)
+    assert (data.event_shape, data.train.dtype, len(data.train), len(data.test)) == ((28, 20), torch.uint8, 28, 3)
+    rows = torch.cat([data.train, data.test]).numpy()
+    faces = FACES.reshape(31, 560)
+    assert np.array_equal(rows[np.lexsort(rows.T)], faces[np.lexsort(faces.T)])
+    torch.testing.assert_close(data.decode(data.test), data.test / 255)
+
+
+def test_frey_must_be_named() -> None:
+    with pytest.raises(
+        UserError, match=r"frey is not downloaded: name the folder of frey_rawface\.mat with --data-dir"
+    ):
+        load_dataset("frey")
+
+
+def test_frey_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*frey_rawface\.mat: No such file"):
+        load_dataset("frey", tmp_path)
+
+
+def test_frey_is_damaged(tmp_path: Path) -> None:
+    save_frey(tmp_path)
+    with pytest.raises(UserError, match=r"frey_rawface\.mat is damaged, or not the Frey faces"):
+        load_dataset("frey", tmp_path)
+
+
+def test_the_range_of_values(tmp_path: Path) -> None:
+    assert load_dataset("digits").range == (0, 1)
+    array = np.array([[-2.5, 0.0], [0.25, 1.5], [0.0, 0.0]])
+    assert load_dataset(save_npy(tmp_path, array)).range == (-2.5, 1.5)
 
 
 def remove_labels(folder: Path) -> None:
@@ -223,8 +274,7 @@ def with_value(value: float) -> np.ndarray:
     [
         (with_value(np.nan), "NaN or infinite"),
         (with_value(np.inf), "NaN or infinite"),
-        (with_value(1.5), r"from .* to 1.5"),
-        (with_value(-0.25), r"from -0.25 to"),
+        (with_value(1e39), r"beyond float32, up to 1e\+39: rescale"),
         (np.zeros((10, 4), dtype=np.int64), "holds int64"),
         (np.zeros((10, 4), dtype=np.complex64), "holds complex64"),
         (np.zeros(10), r"shape \[10\]"),
@@ -261,5 +311,5 @@ def test_npy_files_that_are_no_plain_array(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cifar", "", "npy", "Digits"])
 def test_an_unknown_dataset_lists_the_known(name: str) -> None:
-    with pytest.raises(UserError, match=r"unknown dataset .*: expected digits, mnist or npy:PATH"):
+    with pytest.raises(UserError, match=r"unknown dataset .*: expected digits, mnist, frey or npy:PATH"):
         load_dataset(name)

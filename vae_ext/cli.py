@@ -1,4 +1,4 @@
-"""The command line: `vae-ext train | evaluate | benchmark | doctor`.
+"""The command line: `vae-ext train | evaluate | benchmark | doctor`, and the commands on a trained model.
 
 What needs torch is imported inside the commands: `--help` stays quick, and `doctor` works without it.
 """
@@ -6,28 +6,36 @@ What needs torch is imported inside the commands: `--help` stays quick, and `doc
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from vae_ext import __version__, interrupts
 from vae_ext.doctor import INSTALL_TRAINING, examine
 from vae_ext.errors import UserError
-from vae_ext.train_config import OPTIMIZERS, ConfigError, TrainConfig
+from vae_ext.train_config import ESTIMATORS, INITIALISATIONS, OPTIMIZERS, PRECISIONS, ConfigError, TrainConfig
 
 try:
     import typer
-    from rich.console import Console
     from typer.core import TyperGroup
 except ModuleNotFoundError as error:
     raise SystemExit(f"vae-ext: {error}: the command line needs {INSTALL_TRAINING}") from None
 
-if TYPE_CHECKING:
-    import torch
-
-    from vae_ext.aevb import Checkpoint, Trainer
-    from vae_ext.aevb.run import RunDirectory
-    from vae_ext.datasets import Dataset
+from vae_ext.model_commands import app as model_commands
+from vae_ext.options import (
+    DataDirOption,
+    DatasetOption,
+    DeviceOption,
+    RunArgument,
+    TrainedOnOption,
+    find_checkpoint,
+    load_dataset_for,
+    parse_log_var,
+    parse_path,
+    parse_step_size,
+    resolve_device,
+)
 
 
 class _Commands(TyperGroup):
@@ -55,12 +63,6 @@ class _Commands(TyperGroup):
         raise typer.Exit(1)
 
 
-def _path(text: str) -> Path:
-    if not text:
-        raise typer.BadParameter("the path is empty")
-    return Path(text)
-
-
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -69,15 +71,7 @@ app = typer.Typer(
     help="Auto-Encoding Variational Bayes on fused operators.",
 )
 
-DatasetOption = Annotated[str, typer.Option(help="digits, mnist, or npy:PATH, an array [N, ...] in [0, 1].")]
-DataDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="The folder of MNIST's four IDX files; downloaded to your cache when not given.",
-        parser=_path,
-    ),
-]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+app.add_typer(model_commands)
 
 
 def _print_version(wanted: bool) -> None:
@@ -98,12 +92,21 @@ def root(
 
 @app.command()
 def train(
+    context: typer.Context,
     dataset: DatasetOption = "digits",
     out: Annotated[
         Path | None,
         typer.Option(
             help="The folder to write to; runs/<dataset> when not given.",
-            parser=_path,
+            parser=parse_path,
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder of a run to go on with, as if it had never stopped. Needs no other option.",
+            parser=parse_path,
             show_default=False,
         ),
     ] = None,
@@ -113,57 +116,94 @@ def train(
     hidden: Annotated[int, typer.Option(help="Units in each hidden layer.")] = TrainConfig.hidden,
     draws: Annotated[int, typer.Option(help="Draws of z for each datapoint (L).")] = TrainConfig.draws,
     optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = TrainConfig.optimizer,
-    lr: Annotated[float, typer.Option(help="Step size.")] = TrainConfig.lr,
+    lr: Annotated[
+        str, typer.Option(metavar="NUMBER|auto", help="Step size; auto: the best of short trials on training data.")
+    ] = str(TrainConfig.lr),
     seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = TrainConfig.seed,
+    network: Annotated[str, typer.Option(help="mlp, or conv for pictures.")] = TrainConfig.network,
+    likelihood: Annotated[
+        str, typer.Option(help="p(x given z): bernoulli, of values in [0, 1], or gaussian.")
+    ] = TrainConfig.likelihood,
+    decoder_mean: Annotated[
+        str, typer.Option(help="Of a Gaussian decoder: sigmoid, or linear for values beyond [0, 1].")
+    ] = TrainConfig.decoder_mean,
+    decoder_log_var: Annotated[
+        str,
+        typer.Option(
+            help="Of a Gaussian decoder: from the network, learned for each of the elements, or one that is shared,"
+            " or a number.",
+            metavar="KIND|NUMBER",
+        ),
+    ] = str(TrainConfig.decoder_log_var),
+    init: Annotated[
+        str,
+        typer.Option(help=f"Initial parameters: {', '.join(INITIALISATIONS)}; the paper's N(0, 0.01) is one of two."),
+    ] = TrainConfig.init,
+    estimator: Annotated[str, typer.Option(help=f"Of the bound: {', '.join(ESTIMATORS)}.")] = TrainConfig.estimator,
+    precision: Annotated[
+        str, typer.Option(help=f"Of matrix products: {', '.join(PRECISIONS)}.")
+    ] = TrainConfig.precision,
+    binarise: Annotated[
+        bool, typer.Option("--binarise", help="Draw every value as 0 or 1, anew at each use.")
+    ] = TrainConfig.binarise,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to TensorBoard, too.")] = False,
     device: DeviceOption = "cpu",
     data_dir: DataDirOption = None,
 ) -> None:
     """Train a VAE; leave a checkpoint, metrics.jsonl, summary.json and pictures in --out.
 
     The checkpoint is renewed after the first step beyond every 30 seconds. An earlier run in --out is moved into a
-    folder earlier-1, earlier-2, ... there: nothing is overwritten.
+    folder earlier-1, earlier-2, ... there: nothing is overwritten. Processes started by torchrun share each minibatch.
     """
-    config = TrainConfig(samples, batch_size, latent, hidden, draws, optimizer, lr, seed)
-    from vae_ext.aevb.run import RunDirectory, summarise
-    from vae_ext.aevb.run import train as run
-    from vae_ext.aevb.trainer import Trainer
-    from vae_ext.datasets import load_dataset, short_name
-    from vae_ext.plots import draw_run
-    from vae_ext.progress import make_display
+    step_size = parse_step_size(lr)
+    config = TrainConfig(
+        samples,
+        batch_size,
+        latent,
+        hidden,
+        draws,
+        optimizer,
+        TrainConfig.lr if step_size is None else step_size,
+        seed,
+        network=network,
+        likelihood=likelihood,
+        decoder_mean=decoder_mean,
+        decoder_log_var=parse_log_var(decoder_log_var),
+        init=init,
+        estimator=estimator,
+        precision=precision,
+        binarise=binarise,
+    )
+    from vae_ext import training
+    from vae_ext.aevb.checkpoint import RunOptions
+    from vae_ext.aevb.distributed import join_team, leave_team
+    from vae_ext.datasets import short_name
 
     interrupts.raise_keyboard_interrupt()
-    trainer = Trainer(load_dataset(dataset, data_dir), config, _resolve_device(device))
-    directory = RunDirectory(out if out is not None else Path("runs") / short_name(dataset))
-    console = Console(highlight=False, soft_wrap=True)
-    _introduce(console, trainer)
+    team = join_team()
     try:
-        with make_display(console, samples) as display:
-            records = run(trainer, directory, display)
-        summary = {"vae_ext": __version__, **summarise(trainer, records)}
-        directory.write_summary(summary)
-        draw_run(trainer, records, directory.path)
-    except KeyboardInterrupt:
-        interrupts.end_the_process()
-        _report_interruption(directory, trainer.samples)
-        raise typer.Exit(interrupts.STATUS) from None
+        if resume is not None:
+            given = {name: context.params[name] for name in _given(context) - {"resume", "data_dir"}}
+            training.resume(resume, given, data_dir, team)
+            return
+        # Absolute, so that the run can be resumed from any folder.
+        options = RunOptions(dataset, None if data_dir is None else str(data_dir.absolute()), device, tensorboard)
+        folder = out if out is not None else Path("runs") / short_name(dataset)
+        training.begin(config, options, data_dir, folder, team, try_lr=step_size is None)
     finally:
-        if directory.earlier is not None:
-            console.print(f"The earlier run in {directory.path} is now in {directory.earlier}")
-    console.print(
-        f"Held-out bound {summary['test_bound']:.2f} nats after {summary['samples']:,} samples in"
-        f" {summary['seconds']:.0f} s. Written to {directory.path}",
-    )
+        leave_team()
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The options that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(help="A checkpoint of `vae-ext train`.", parser=_path, show_default=False),
-    ],
-    dataset: Annotated[
-        str | None, typer.Option(help="The dataset it was trained on when not given.", show_default=False)
-    ] = None,
+    run: RunArgument,
+    dataset: TrainedOnOption = None,
     draws: Annotated[int, typer.Option(help="Draws of z for each datapoint (L).")] = 1,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     device: DeviceOption = "cpu",
@@ -172,7 +212,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="A folder to draw the run's pictures in again, over any there, but for the learning curve.",
-            parser=_path,
+            parser=parse_path,
             show_default=False,
         ),
     ] = None,
@@ -180,21 +220,22 @@ def evaluate(
 ) -> None:
     """Print the lower bound of the held-out datapoints, with its standard error over them."""
     TrainConfig(draws=draws, seed=seed)
-    import math
-
     from vae_ext.aevb.checkpoint import load_checkpoint
+    from vae_ext.aevb.minibatches import binarised
     from vae_ext.aevb.trainer import datapoint_bounds
-    from vae_ext.plots import PICTURE_SHAPES, draw_model, drawable
+    from vae_ext.pictures import PICTURE_SHAPES, draw_model, drawable
 
     interrupts.raise_keyboard_interrupt()
+    checkpoint = find_checkpoint(run)
     loaded = load_checkpoint(checkpoint)
-    target = _resolve_device(device)
-    data = _load_dataset_for(checkpoint, loaded, dataset, data_dir).to(target)
-    if pictures is not None and not drawable(data):
+    target = resolve_device(device)
+    data = load_dataset_for(checkpoint, loaded, dataset, data_dir).to(target)
+    if pictures is not None and not drawable(data.event_shape):
         raise UserError(
             f"--pictures: a datapoint of {data.name} has shape {list(data.event_shape)}, expected {PICTURE_SHAPES}"
         )
-    bounds = datapoint_bounds(loaded.model.to(target), data, data.test, draws, seed).double()
+    rows = binarised(data, data.test) if loaded.config.binarise else data.test
+    bounds = datapoint_bounds(loaded.model.to(target), data, rows, draws, seed).double()
     if not bounds.isfinite().all():
         raise UserError(f"{checkpoint} gives a bound that is not finite: its weights are unusable")
     result = {
@@ -236,7 +277,7 @@ def benchmark(
     force: Annotated[bool, typer.Option("--force", help="Measure on a busy machine too.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="A folder to write results.json and plots to.", parser=_path, show_default=False),
+        typer.Option(help="A folder to write results.json and plots to.", parser=parse_path, show_default=False),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
@@ -282,68 +323,6 @@ def doctor() -> None:
             typer.echo(f"{'':<{width + 8}}mend it: {finding.remedy}")
     if any(finding.wrong for finding in findings):
         raise typer.Exit(1)
-
-
-def _resolve_device(name: str) -> torch.device:
-    import torch
-
-    from vae_ext import _native
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
-    if device.type == "cuda" and _native.load().build_info()["cuda"] is None:
-        raise UserError(f"--device {name}: vae_ext was built without CUDA: use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs: use --device cpu")
-    return device
-
-
-def _load_dataset_for(checkpoint: Path, loaded: Checkpoint, name: str | None, data_dir: Path | None) -> Dataset:
-    """The dataset of that name, or else that of the checkpoint, whose model must fit it."""
-    from vae_ext.datasets import load_dataset
-
-    try:
-        data = load_dataset(name if name is not None else loaded.dataset, data_dir)
-    except UserError as error:
-        moved = loaded.dataset.startswith("npy:") and not Path(loaded.dataset.removeprefix("npy:")).exists()
-        if name is not None or not moved:
-            raise
-        raise UserError(f"{error}: {checkpoint} was trained on it, say where it is now with --dataset") from error
-    if data.data_dim != loaded.model.config.data_dim:
-        raise UserError(
-            f"{checkpoint} is a model of {loaded.model.config.data_dim} values a datapoint, but {data.name} has"
-            f" {data.data_dim}: give --dataset what it was trained on, which was {loaded.dataset}"
-        )
-    return data
-
-
-def _introduce(console: Console, trainer: Trainer) -> None:
-    from vae_ext.plots import PICTURE_SHAPES, drawable
-
-    data, config = trainer.dataset, trainer.config
-    console.print(
-        f"{data.name}: {len(data.train):,} training and {len(data.test):,} held-out datapoints"
-        f" of {data.data_dim} values. {config.latent} latents, {config.hidden} hidden units,"
-        f" {config.optimizer} at {config.lr:g}, minibatches of {config.batch_size}, on {trainer.device}"
-    )
-    if not drawable(data):
-        console.print(
-            f"The learning curve will be the only picture: a datapoint has shape {list(data.event_shape)},"
-            f" expected {PICTURE_SHAPES} for others"
-        )
-
-
-def _report_interruption(directory: RunDirectory, samples: int) -> None:
-    kept = (
-        "nothing had been saved yet"
-        if directory.saved_samples is None
-        else f"{directory.path} keeps the checkpoint of {directory.saved_samples:,} samples and its metrics"
-    )
-    typer.echo(f"vae-ext: stopped after {samples:,} samples; {kept}", err=True)
 
 
 def _sentence(result: dict[str, Any]) -> str:

@@ -1,11 +1,13 @@
-"""Datasets whose rows lie in [0, 1], kept in the narrowest type that holds them exactly.
+"""Datasets, kept in the narrowest type that holds them exactly.
 
-``load_dataset("digits" | "mnist" | "npy:PATH")`` is the entry point.
+``load_dataset("digits" | "mnist" | "frey" | "npy:PATH")`` is the entry point.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
 import math
 import zipfile
 import zlib
@@ -26,6 +28,8 @@ MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 IDX_UINT8 = 0x08
+FREY_FILE = "frey_rawface.mat"
+FREY_SHA256 = "265a83a23adb081755cd3de375509828e690324d1d60f076b8ecebc840d59c64"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Dataset:
         test: `[N', D]`, the same dtype.
         scale: the stored value that stands for 1 (255 for bytes, 16 for `digits`, 1 for floats).
         event_shape: the shape of one datapoint before it was flattened to D.
+        train_labels, test_labels: `[N]` and `[N']`, int64, where there are any; of use to colour pictures by.
     """
 
     name: str
@@ -45,25 +50,36 @@ class Dataset:
     test: Tensor
     scale: int
     event_shape: tuple[int, ...]
+    train_labels: Tensor | None = None
+    test_labels: Tensor | None = None
 
     @property
     def data_dim(self) -> int:
         return self.train.shape[1]
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest value, decoded."""
+        limits = [limit for rows in (self.train, self.test) for limit in rows.aminmax()]
+        decoded = self.decode(torch.stack(limits))
+        return decoded.min().item(), decoded.max().item()
+
     def to(self, device: torch.device) -> Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
-    def decode(self, rows: Tensor) -> Tensor:
-        """Stored rows as float32 in [0, 1]."""
-        return rows.to(torch.float32) / self.scale
+    def decode(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Stored rows as float32, in `out` where it is given."""
+        x = rows.to(torch.float32, copy=True) if out is None else out.copy_(rows)
+        return x.div_(self.scale)
 
 
 def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     """Loads a dataset by name.
 
     Args:
-        name: ``digits`` (scikit-learn's 8 x 8 digits), ``mnist``, or ``npy:PATH``.
-        data_dir: the folder with MNIST's four IDX files; downloaded to the user's cache where None.
+        name: ``digits`` (scikit-learn's 8 x 8 digits), ``mnist``, ``frey`` (1965 faces, 28 x 20), or ``npy:PATH``.
+        data_dir: the folder with MNIST's four IDX files, downloaded to the user's cache where None; or the one with
+            frey_rawface.mat, which is not downloaded.
 
     Raises:
         UserError: the name is unknown, or a file is missing, damaged, or holds unusable values.
@@ -72,28 +88,56 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
         return _load_digits()
     if name == "mnist":
         return _load_mnist(data_dir)
+    if name == "frey":
+        return _load_frey(data_dir)
     if name.startswith("npy:"):
         return _load_npy(name)
-    raise UserError(f"unknown dataset {name!r}: expected digits, mnist or npy:PATH")
+    raise UserError(f"unknown dataset {name!r}: expected digits, mnist, frey or npy:PATH")
 
 
 def short_name(name: str) -> str:
-    """`digits`, `mnist`, or the stem of the file behind `npy:`."""
+    """`digits`, `mnist`, `frey`, or the stem of the file behind `npy:`."""
     return Path(name.removeprefix("npy:")).stem
 
 
 def _load_digits() -> Dataset:
     from sklearn.datasets import load_digits
 
-    images = load_digits().images.astype(np.uint8)
-    return _split("digits", images, scale=16, num_test=297)
+    digits = load_digits()
+    return _split("digits", digits.images.astype(np.uint8), scale=16, num_test=297, labels=digits.target)
 
 
-def _split(name: str, rows: np.ndarray, scale: int, num_test: int) -> Dataset:
+def _split(name: str, rows: np.ndarray, scale: int, num_test: int, labels: np.ndarray | None = None) -> Dataset:
     # RandomState's stream is frozen for good: the held-out rows are the same everywhere, for every --seed.
     order = np.random.RandomState(0).permutation(len(rows))
     flat = torch.from_numpy(rows.reshape(len(rows), -1)[order])
-    return Dataset(name, flat[num_test:], flat[:num_test], scale, rows.shape[1:])
+    data = Dataset(name, flat[num_test:], flat[:num_test], scale, rows.shape[1:])
+    if labels is None:
+        return data
+    shuffled = torch.from_numpy(labels[order].astype(np.int64))
+    return replace(data, train_labels=shuffled[num_test:], test_labels=shuffled[:num_test])
+
+
+def _load_frey(data_dir: Path | None) -> Dataset:
+    if data_dir is None:
+        raise UserError(f"frey is not downloaded: name the folder of {FREY_FILE} with --data-dir")
+    faces = _read_frey(data_dir / FREY_FILE)
+    return _split("frey", faces, scale=255, num_test=len(faces) // 10)
+
+
+def _read_frey(path: Path) -> np.ndarray:
+    """The faces `[N, 28, 20]` of a MATLAB file whose ``ff`` has one in each column."""
+    from scipy.io import loadmat
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    # Not only for the user's sake: damaged files have been seen to crash SciPy's reader, and the process with it.
+    if hashlib.sha256(content).hexdigest() != FREY_SHA256:
+        raise UserError(f"{path} is damaged, or not the Frey faces: its SHA-256 is another")
+    faces: np.ndarray = loadmat(io.BytesIO(content))["ff"]
+    return np.ascontiguousarray(faces.T).reshape(-1, 28, 20)
 
 
 def _load_npy(name: str) -> Dataset:
@@ -105,7 +149,7 @@ def _load_npy(name: str) -> Dataset:
         raise UserError(
             f"{path} has shape {list(array.shape)}: expected [N, ...], two or more rows of one or more values"
         )
-    rows, scale = _as_unit_interval(array, path)
+    rows, scale = _narrowest(array, path)
     return _split(f"npy:{path}", rows, scale, num_test=max(1, len(rows) // 10))
 
 
@@ -122,32 +166,33 @@ def _read_npy(path: Path) -> np.ndarray:
     return array
 
 
-def _as_unit_interval(array: np.ndarray, path: Path) -> tuple[np.ndarray, int]:
+def _narrowest(array: np.ndarray, path: Path) -> tuple[np.ndarray, int]:
     """The array as uint8 or float32, and the stored value that stands for 1."""
     if array.dtype == np.bool_:
         return array.view(np.uint8), 1
     if array.dtype == np.uint8:
         return array, 1 if array.max() <= 1 else 255
     if array.dtype.kind != "f":
-        raise UserError(f"{path} holds {array.dtype}: expected floats in [0, 1], uint8 or bool")
+        raise UserError(f"{path} holds {array.dtype}: expected floats, uint8 or bool")
     if not np.isfinite(array).all():
-        raise UserError(f"{path} holds NaN or infinite values: expected floats in [0, 1]")
-    low, high = array.min(), array.max()
-    if low < 0 or high > 1:
-        raise UserError(f"{path} holds values from {low:g} to {high:g}: expected floats in [0, 1], rescale them")
-    return array.astype(np.float32), 1
+        raise UserError(f"{path} holds NaN or infinite values: expected finite floats")
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise UserError(f"{path} holds values beyond float32, up to {np.abs(array).max():g}: rescale them")
+    return narrow, 1
 
 
 def _load_mnist(data_dir: Path | None) -> Dataset:
     train_images, train_labels, test_images, test_labels = (_find_mnist_file(name, data_dir) for name in MNIST_SHA256)
-    train = _read_images(train_images, train_labels)
-    test = _read_images(test_images, test_labels)
+    train, train_digits = _read_images(train_images, train_labels)
+    test, test_digits = _read_images(test_images, test_labels)
     if train.shape[1:] != test.shape[1:]:
         raise UserError(
             f"{test_images} has images of {_by(test)} pixels, but {train_images} of {_by(train)}: "
             "they are not of one dataset"
         )
-    return Dataset("mnist", _flat_rows(train), _flat_rows(test), 255, train.shape[1:])
+    return Dataset("mnist", _flat_rows(train), _flat_rows(test), 255, train.shape[1:], train_digits, test_digits)
 
 
 def _find_mnist_file(name: str, data_dir: Path | None) -> Path:
@@ -176,7 +221,7 @@ def _download_mnist_file(name: str) -> Path:
         ) from error
 
 
-def _read_images(images_path: Path, labels_path: Path) -> np.ndarray:
+def _read_images(images_path: Path, labels_path: Path) -> tuple[np.ndarray, Tensor]:
     images, labels = read_idx(images_path), read_idx(labels_path)
     for path, array, ndim in ((images_path, images, 3), (labels_path, labels, 1)):
         if array.ndim != ndim or array.size == 0:
@@ -186,7 +231,7 @@ def _read_images(images_path: Path, labels_path: Path) -> np.ndarray:
             f"{images_path} has {len(images)} images but {labels_path} {len(labels)} labels: "
             "they are not of one dataset"
         )
-    return images
+    return images, torch.from_numpy(labels.astype(np.int64))
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""The pictures a run leaves behind. Every function writes one PNG."""
+"""Plots of numbers: the learning curve, the codes of datapoints, the variance of gradients. Each writes one PNG."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,46 +12,36 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from torch import Tensor
 
-from vae_ext.aevb.models import VAE
 from vae_ext.datasets import Dataset, short_name
 
 if TYPE_CHECKING:
+    from vae_ext.aevb.explore import Codes
+    from vae_ext.aevb.gradient_variance import Measurement, Plan
     from vae_ext.aevb.run import Record
-    from vae_ext.aevb.trainer import Trainer
 
 DPI = 150
 TRAIN_COLOUR, TEST_COLOUR = "#c44e52", "#1f4e79"
-MANIFOLD_SIDE = 20
-PICTURE_SHAPES = "[H, W], [H, W, 1] or [H, W, 3]"
-
-
-def draw_run(trainer: Trainer, records: Sequence[Record], folder: Path) -> None:
-    """The learning curve and, where datapoints are pictures, those of the model."""
-    learning_curve(records, trainer.dataset, folder / "learning_curve.png")
-    if drawable(trainer.dataset):
-        draw_model(trainer.model, trainer.dataset, folder)
-
-
-def draw_model(model: VAE, dataset: Dataset, folder: Path) -> None:
-    """Samples, reconstructions and a 2-d manifold, of a `drawable` dataset."""
-    samples(model, dataset, folder / "samples.png")
-    reconstructions(model, dataset, folder / "reconstructions.png")
-    if model.config.latent_dim == 2:
-        manifold(model, dataset, folder / "manifold.png")
+ESTIMATORS = {
+    "score_function": ("score function", "#c44e52", "s"),
+    "sgvb_a": ("SGVB A (eq. 6)", "#dd9933", "^"),
+    "sgvb_b": ("SGVB B (eq. 7)", "#1f4e79", "o"),
+}
+MOST_NAMED_LABELS = 10
 
 
 def learning_curve(records: Sequence[Record], dataset: Dataset, path: Path) -> None:
     """The training and held-out bound against training samples seen, as in figure 2 of the paper."""
-    figure = _figure(6.4, 4.2)
+    figure = new_figure(6.4, 4.2)
     axes = figure.subplots()
     samples = [record.samples for record in records]
     train = [record.train_bound for record in records]
     test = [record.test_bound for record in records]
     curves = (("training", train, TRAIN_COLOUR, "--"), ("held-out", test, TEST_COLOUR, "-"))
     for name, curve, colour, line in curves:
-        label = f"{name}  ({_typeset(curve[-1], 2)} at the end)"
+        label = f"{name}  ({typeset(curve[-1], 2)} at the end)"
         # A line of one point is not seen.
         marker = "o" if len(curve) == 1 else None
         axes.plot(samples, curve, color=colour, linestyle=line, marker=marker, label=label)
@@ -58,19 +49,108 @@ def learning_curve(records: Sequence[Record], dataset: Dataset, path: Path) -> N
     axes.set_ylim(*_without_the_first_plunge(train, test))
     axes.set_xlabel("training samples seen")
     axes.set_ylabel("lower bound, nats per datapoint")
-    axes.set_title(f"Learning curve, {_title(dataset)}")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_title(f"Learning curve, {title_of(dataset.name)}")
+    _lighten(axes)
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=DPI)
 
 
-def _title(dataset: Dataset) -> str:
-    return short_name(dataset.name).replace("$", r"\$")
+def codes(codes: Codes, labels: Tensor | None, name: str, path: Path) -> None:
+    """The means of q(z given x): as they are with one or two latents, else along their two principal components.
+
+    Coloured by label, or, where there are none, by the divergence of q(z given x) from the prior.
+    """
+    figure = new_figure(6.4, 5.6)
+    axes = figure.subplots()
+    points = _plane(codes, axes)
+    size = min(12.0, 4e4 / len(points))
+    if labels is not None and len(labels.unique()) <= MOST_NAMED_LABELS:
+        for index, label in enumerate(labels.unique().tolist()):
+            x, y = points[labels == label].T
+            axes.scatter(x, y, s=size, color=f"C{index}", label=str(label), linewidths=0)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=math.sqrt(30 / size))
+    else:
+        value, meaning = (codes.kl.sum(-1), "KL from the prior, nats") if labels is None else (labels, "label")
+        drawn = axes.scatter(points[:, 0], points[:, 1], s=size, c=value.cpu().numpy(), cmap="viridis", linewidths=0)
+        figure.colorbar(drawn, ax=axes, label=meaning, pad=0.02)
+    axes.set_title(f"Codes of {len(points):,} datapoints, {title_of(name)}: mean of $q(z\\,|\\,x)$", fontsize=12)
+    _lighten(axes)
+    figure.savefig(path, dpi=DPI)
 
 
-def _typeset(value: float, decimals: int) -> str:
+def _plane(codes: Codes, axes: Axes) -> np.ndarray:
+    """The codes in two dimensions, `[N, 2]`, and the names of those on the axes."""
+    mean = codes.mean.double().cpu()
+    if mean.shape[1] == 1:
+        axes.set_xlabel("mean of $z$")
+        axes.set_ylabel("standard deviation of $z$")
+        return np.hstack([mean.numpy(), codes.std.cpu().numpy()])
+    axes.set_aspect("equal", adjustable="datalim")
+    if mean.shape[1] == 2:
+        axes.set_xlabel("$z_1$")
+        axes.set_ylabel("$z_2$")
+        return mean.numpy()
+    left, singular, _ = torch.linalg.svd(mean - mean.mean(0), full_matrices=False)
+    share = (singular.square() / singular.square().sum()).tolist()
+    axes.set_xlabel(f"first principal component, {share[0]:.0%} of the variance of {mean.shape[1]} latents")
+    axes.set_ylabel(f"second, {share[1]:.0%}")
+    return np.asarray(left[:, :2] * singular[:2])
+
+
+def gradient_variance(measurements: Sequence[Measurement], plan: Plan, name: str, path: Path) -> None:
+    """The variance of each estimator's gradient against L, and against M, beside the squared length of its mean."""
+    figure = new_figure(10, 4.2)
+    panels = figure.subplots(1, 2, sharey=True)
+    at_batch_size = [one for one in measurements if one.batch_size == plan.fixed_batch_size]
+    at_draws = [one for one in measurements if one.draws == plan.fixed_draws]
+    _variance_panel(panels[0], at_batch_size, "draws", f"$L$, draws of $z$ ($M$ = {plan.fixed_batch_size})")
+    _variance_panel(panels[1], at_draws, "batch_size", f"$M$, datapoints in a minibatch ($L$ = {plan.fixed_draws})")
+    quietest = min(measurements, key=lambda one: one.encoder.total)
+    for axes in panels:
+        axes.axhline(quietest.encoder.squared_norm, color="grey", linestyle="--", linewidth=1)
+    panels[0].set_ylabel("variance, squared nats")
+    figure.suptitle(f"Variance of the gradient of the bound in the encoder's parameters, {title_of(name)}", fontsize=12)
+    keys = [Line2D([], [], color=colour, marker=marker, label=label) for label, colour, marker in ESTIMATORS.values()]
+    keys.append(Line2D([], [], color="grey", linestyle=":", label="of the noise alone,\nthe minibatch fixed"))
+    keys.append(Line2D([], [], color="grey", linestyle="--", linewidth=1, label="squared length of\nthe mean gradient"))
+    figure.legend(handles=keys, frameon=False, fontsize=9, loc="outside right center", labelspacing=1.2)
+    figure.savefig(path, dpi=DPI)
+
+
+def _variance_panel(axes: Axes, measurements: Sequence[Measurement], field: str, label: str) -> None:
+    for estimator, (_, colour, marker) in ESTIMATORS.items():
+        chosen = sorted(
+            (one for one in measurements if one.estimator == estimator), key=lambda one: getattr(one, field)
+        )
+        at = [getattr(one, field) for one in chosen]
+        errors = [one.encoder.standard_error for one in chosen]
+        axes.errorbar(at, [one.encoder.total for one in chosen], errors, color=colour, marker=marker, markersize=5)
+        axes.plot(at, [one.encoder.noise for one in chosen], color=colour, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(at, [f"{value:,}" for value in at])
+    axes.minorticks_off()
+    axes.set_xlabel(label)
+    _lighten(axes)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure whose title is clear of the edge."""
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06))
+
+
+def title_of(name: str) -> str:
+    """The name of a dataset, for a title."""
+    return short_name(name).replace("$", r"\$")
+
+
+def typeset(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _lighten(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
 
 
 def _without_the_first_plunge(*curves: Sequence[float]) -> tuple[float, float]:
@@ -78,92 +158,3 @@ def _without_the_first_plunge(*curves: Sequence[float]) -> tuple[float, float]:
     shown = np.concatenate([curve[len(curve) // 10 :] for curve in curves])
     margin = 0.06 * float(np.ptp(shown)) or 1.0
     return float(shown.min()) - margin, float(shown.max()) + margin
-
-
-@torch.no_grad()
-def samples(model: VAE, dataset: Dataset, path: Path, seed: int = 0, side: int = 12) -> None:
-    """Means of p(x given z) for z from the prior."""
-    device = next(model.parameters()).device
-    z = torch.randn(side * side, model.config.latent_dim, generator=torch.Generator().manual_seed(seed))
-    images = _images(torch.sigmoid(model.decoder(z.to(device))), dataset)
-    figure = _figure(6, 6.35)
-    _show_grid(figure.subplots(), images, columns=side)
-    figure.suptitle(f"Samples, {_title(dataset)}: $z$ from the prior, mean of $p(x\\,|\\,z)$", fontsize=12)
-    figure.savefig(path, dpi=DPI)
-
-
-@torch.no_grad()
-def reconstructions(model: VAE, dataset: Dataset, path: Path, columns: int = 16, pairs: int = 3) -> None:
-    """Held-out datapoints over the mean of p(x given z) at the mean z of q(z given x)."""
-    x = dataset.decode(dataset.test[: columns * pairs])
-    mean, _ = model.encoder(x)
-    x_mean = torch.sigmoid(model.decoder(mean))
-    columns = min(columns, len(x))
-    pairs = len(x) // columns
-    figure = _figure(9, 1.2 * pairs + 0.5)
-    panels = figure.subplots(pairs, 1, squeeze=False)[:, 0]
-    for index, axes in enumerate(panels):
-        shown = slice(index * columns, (index + 1) * columns)
-        _show_grid(axes, _images(torch.cat([x[shown], x_mean[shown]]), dataset), len(x[shown]))
-        axes.set_yticks([0.25, 0.75], ["original", "model"], fontsize=8)
-    figure.suptitle(f"Reconstructions of held-out datapoints, {_title(dataset)}", fontsize=12)
-    figure.savefig(path, dpi=DPI)
-
-
-@torch.no_grad()
-def manifold(model: VAE, dataset: Dataset, path: Path) -> None:
-    """The mean of p(x given z) over a 2-d latent space, as in figure 4 of the paper.
-
-    The grid is even in probability: the unit square through the inverse Gaussian distribution function.
-    """
-    device = next(model.parameters()).device
-    quantiles = (torch.arange(MANIFOLD_SIDE) + 0.5) / MANIFOLD_SIDE
-    coordinates = torch.special.ndtri(quantiles)
-    z = torch.cartesian_prod(coordinates.flip(0), coordinates).flip(1)
-    images = _images(torch.sigmoid(model.decoder(z.to(device))), dataset)
-    figure = _figure(7, 7.2)
-    axes = figure.subplots()
-    _show_grid(axes, images, columns=MANIFOLD_SIDE, gap=0.0)
-    ticks = [0.05, 0.25, 0.5, 0.75, 0.95]
-    labels = [_typeset(value, 2) for value in torch.special.ndtri(torch.tensor(ticks)).tolist()]
-    axes.set_xticks(ticks, labels)
-    axes.set_yticks([1 - tick for tick in ticks], labels)
-    axes.set_xlabel("$z_1$")
-    axes.set_ylabel("$z_2$")
-    axes.set_title(f"The learned manifold, {_title(dataset)}: mean of $p(x\\,|\\,z)$", fontsize=12)
-    figure.savefig(path, dpi=DPI)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure whose title is clear of the edge."""
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06))
-
-
-def drawable(dataset: Dataset) -> bool:
-    """Whether a datapoint is a picture: of `PICTURE_SHAPES`."""
-    shape = dataset.event_shape
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
-
-
-def _images(rows: Tensor, dataset: Dataset) -> np.ndarray:
-    """`[N, D]` in [0, 1] to `[N, H, W, C]`."""
-    height, width, *channels = dataset.event_shape
-    return rows.reshape(len(rows), height, width, *(channels or [1])).cpu().numpy()
-
-
-def _show_grid(axes: Axes, images: np.ndarray, columns: int, gap: float = 1.0) -> None:
-    """Draws images row by row into a unit square, a pixel of brightness `gap` around each."""
-    _, height, width, channels = images.shape
-    rows = len(images) // columns
-    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), gap)
-    for index, image in enumerate(images):
-        top = 1 + index // columns * (height + 1)
-        left = 1 + index % columns * (width + 1)
-        canvas[top : top + height, left : left + width] = image
-    picture = canvas[..., 0] if channels == 1 else canvas
-    aspect = canvas.shape[0] / canvas.shape[1]
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(0, 1, 1, 0), aspect=aspect)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)

@@ -20,12 +20,13 @@ from rich.table import Column
 from rich.text import Text
 
 from vae_ext.aevb.run import Record
-from vae_ext.aevb.trainer import Tally, Trainer
+from vae_ext.aevb.trainer import Tally
 
 
-def make_display(console: Console, samples: int) -> LiveBar | PlainLines:
-    """The display that suits the console, for a run of so many samples; a context manager."""
-    return LiveBar(console, samples) if console.is_terminal else PlainLines(console, samples)
+def make_display(console: Console, samples: int, begun: Tally | None = None) -> LiveBar | PlainLines:
+    """The display that suits the console, for a run of so many samples that goes on from `begun`; a context manager."""
+    kind = LiveBar if console.is_terminal else PlainLines
+    return kind(console, samples, begun or Tally())
 
 
 class _Display:
@@ -33,21 +34,16 @@ class _Display:
 
     interval: float
 
-    def __init__(self, console: Console, samples: int) -> None:
+    def __init__(self, console: Console, samples: int, begun: Tally) -> None:
         self.console = console
         self.samples = samples
         self.train_bound = self.test_bound = math.nan
-        self.shown = Tally()
-        self.next_show = time.monotonic() + self.interval
+        self.begun = self.last = begun
 
-    def stepped(self, trainer: Trainer) -> None:
-        if time.monotonic() < self.next_show:
-            return
-        tally = trainer.read_tally()
-        self.train_bound = tally.mean_bound_since(self.shown)
-        self.shown = tally
+    def shown(self, tally: Tally) -> None:
+        self.train_bound = tally.mean_bound_since(self.last)
+        self.last = tally
         self._show(tally.samples)
-        self.next_show = time.monotonic() + self.interval
 
     def recorded(self, record: Record) -> None:
         self.train_bound, self.test_bound = record.train_bound, record.test_bound
@@ -65,8 +61,8 @@ class LiveBar(_Display):
 
     interval = 0.25
 
-    def __init__(self, console: Console, samples: int) -> None:
-        super().__init__(console, samples)
+    def __init__(self, console: Console, samples: int, begun: Tally) -> None:
+        super().__init__(console, samples, begun)
         self.bar = Progress(
             BarColumn(bar_width=None),
             TaskProgressColumn(),
@@ -76,7 +72,7 @@ class LiveBar(_Display):
             TextColumn("left"),
             console=console,
         )
-        self.task = self.bar.add_task("training", total=samples, bounds="")
+        self.task = self.bar.add_task("training", total=samples, completed=begun.samples, bounds="")
 
     def __enter__(self) -> LiveBar:
         self.bar.start()
@@ -117,8 +113,8 @@ class PlainLines(_Display):
             self._show(record.samples)
 
     def _show(self, samples: int) -> None:
-        speed = samples / max(time.monotonic() - self.start, 1e-3)
-        left = max(0, self.samples - samples) / speed
+        speed = (samples - self.begun.samples) / max(time.monotonic() - self.start, 1e-3)
+        left = max(0, self.samples - samples) / max(speed, 1e-3)
         self.console.print(
             f"{samples:>12,} samples   {self._bounds()}   {speed:8,.0f} samples/s   {left:5.0f} s left",
         )

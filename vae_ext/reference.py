@@ -180,7 +180,7 @@ def normal_rsample_log_ratio(
 
     wide_z, wide_mean, wide_scale = _widen(z), _widen(mean), _widen(scale)
     # What epsilon is after z was rounded; constant, like epsilon itself.
-    rounded_epsilon = ((wide_z - wide_mean) / _std(wide_scale, kind)).detach()
+    rounded_epsilon = ((wide_z - wide_mean) / standard_deviation(wide_scale, kind)).detach()
     log_q = -0.5 * (_log_var(wide_scale, kind) + rounded_epsilon.square())
     log_p = -0.5 * _squared_error(wide_z, _widen_optional(prior_mean, mean))
     if prior_scale is not None:
@@ -222,7 +222,7 @@ def normal_log_prob(
 
 def _rsample(mean: Tensor, scale: Tensor, kind: ScaleKind, epsilon: Tensor) -> Tensor:
     wide_mean = _widen(mean)
-    return (wide_mean + _std(_widen(scale), kind) * epsilon.to(wide_mean.dtype)).to(mean.dtype)
+    return (wide_mean + standard_deviation(_widen(scale), kind) * epsilon.to(wide_mean.dtype)).to(mean.dtype)
 
 
 def _kl(
@@ -279,7 +279,8 @@ def _log_var(scale: Tensor, kind: ScaleKind) -> Tensor:
     return 2 * scale.log() if kind == "std" else scale.log()
 
 
-def _std(scale: Tensor, kind: ScaleKind) -> Tensor:
+def standard_deviation(scale: Tensor, kind: ScaleKind) -> Tensor:
+    """The standard deviation that a scale of that kind stands for."""
     if kind == "log_var":
         return (0.5 * scale).exp()
     if kind == "log_std":

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from vae_ext.errors import UserError
 
 OPTIMIZERS = ("adagrad", "adam", "sgd")
+NETWORKS = ("mlp", "conv")
+LIKELIHOODS = ("bernoulli", "gaussian")
+DECODER_MEANS = ("sigmoid", "linear")
+DECODER_LOG_VARS = ("network", "elements", "shared")
+INITIALISATIONS = ("fan-in", "variance-0.01", "std-0.01")
+ESTIMATORS = ("sgvb_b", "sgvb_a", "score_function")
+PRECISIONS = ("float32", "medium", "bf16")
 
 
 class ConfigError(UserError):
@@ -24,8 +31,49 @@ class ConfigError(UserError):
         self.fault = fault
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelChoices:
+    """What kind of model to train; `vae_ext.aevb.VAE` builds it.
+
+    Attributes:
+        network: ``mlp``, the networks of appendix C, or ``conv``, for pictures.
+        likelihood: p(x given z), ``bernoulli`` or ``gaussian``.
+        decoder_mean: of a Gaussian decoder: through a ``sigmoid``, or ``linear``.
+        decoder_log_var: of a Gaussian decoder: from the ``network`` as in the paper, learned for each of the
+            ``elements`` or as one ``shared`` number, or a number to fix it at.
+        init: initial parameters from N(0, 0.01), which the paper does not say is ``variance-0.01`` or ``std-0.01``, or
+            by ``fan-in`` as in the authors' own code.
+    """
+
+    network: str = "mlp"
+    likelihood: str = "bernoulli"
+    decoder_mean: str = "sigmoid"
+    decoder_log_var: str | float = "network"
+    init: str = "fan-in"
+
+    def __post_init__(self) -> None:
+        _check_choice("network", self.network, NETWORKS)
+        _check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        _check_choice("decoder_mean", self.decoder_mean, DECODER_MEANS)
+        _check_choice("init", self.init, INITIALISATIONS)
+        log_var = self.decoder_log_var
+        if log_var not in DECODER_LOG_VARS and (isinstance(log_var, str) or not math.isfinite(log_var)):
+            known = ", ".join(DECODER_LOG_VARS)
+            raise ConfigError("decoder_log_var", f"is {log_var!r}: expected a number or one of {known}")
+
+    @property
+    def unit_interval(self) -> bool:
+        """Whether the model is one of values in [0, 1]."""
+        return self.likelihood == "bernoulli" or self.decoder_mean == "sigmoid"
+
+
+def _check_choice(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(field, f"is {value!r}: expected one of {', '.join(known)}")
+
+
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(ModelChoices):
     """The hyperparameters of `vae_ext.aevb.Trainer`.
 
     Attributes:
@@ -37,9 +85,12 @@ class TrainConfig:
         optimizer: one of `OPTIMIZERS`.
         lr: the step size.
         seed: decides the initial parameters, the minibatches and the noise.
+        estimator: of the bound, one of `ESTIMATORS`.
+        precision: of matrix products, one of `PRECISIONS`; `vae_ext.aevb.precision` explains them.
+        binarise: draw every value as 0 or 1 with its own mean, at each use in training, once for held-out datapoints.
 
     Raises:
-        ConfigError: a number is out of range or the optimizer unknown.
+        ConfigError: a number is out of range or a name unknown.
     """
 
     samples: int = 2_000_000
@@ -50,8 +101,12 @@ class TrainConfig:
     optimizer: str = "adagrad"
     lr: float = 0.02
     seed: int = 0
+    estimator: str = "sgvb_b"
+    precision: str = "float32"
+    binarise: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in ("samples", "batch_size", "latent", "hidden", "draws"):
             if not 1 <= getattr(self, field) < 2**31:
                 raise ConfigError(field, f"is {getattr(self, field)}: expected an integer from 1 to 2^31 - 1")
@@ -59,5 +114,6 @@ class TrainConfig:
             raise ConfigError("lr", f"is {self.lr}: expected a positive, finite step size")
         if not 0 <= self.seed < 2**63:
             raise ConfigError("seed", f"is {self.seed}: expected an integer from 0 to 2^63 - 1")
-        if self.optimizer not in OPTIMIZERS:
-            raise ConfigError("optimizer", f"is {self.optimizer!r}: expected one of {', '.join(OPTIMIZERS)}")
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("estimator", self.estimator, ESTIMATORS)
+        _check_choice("precision", self.precision, PRECISIONS)

@@ -1,16 +1,28 @@
 """Auto-Encoding Variational Bayes (Kingma & Welling 2013) on the fused operators."""
 
 from vae_ext.aevb.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vae_ext.aevb.estimators import minibatch_bound, sgvb_b
-from vae_ext.aevb.models import VAE, BernoulliDecoder, GaussianEncoder, VAEConfig
+from vae_ext.aevb.estimators import minibatch_bound, score_function, sgvb_a, sgvb_b
+from vae_ext.aevb.interface import Gaussian, Model
+from vae_ext.aevb.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from vae_ext.aevb.models import VAE, AutoEncoder, VAEConfig
+from vae_ext.aevb.networks import BernoulliMLP, ConvDecoder, ConvEncoder, GaussianHead, GaussianMLP
 from vae_ext.aevb.trainer import Trainer, datapoint_bounds
 from vae_ext.train_config import TrainConfig
 
 __all__ = [
     "VAE",
-    "BernoulliDecoder",
+    "AutoEncoder",
+    "BernoulliLikelihood",
+    "BernoulliMLP",
     "Checkpoint",
-    "GaussianEncoder",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Gaussian",
+    "GaussianHead",
+    "GaussianLikelihood",
+    "GaussianMLP",
+    "Likelihood",
+    "Model",
     "TrainConfig",
     "Trainer",
     "VAEConfig",
@@ -18,5 +30,7 @@ __all__ = [
     "load_checkpoint",
     "minibatch_bound",
     "save_checkpoint",
+    "score_function",
+    "sgvb_a",
     "sgvb_b",
 ]

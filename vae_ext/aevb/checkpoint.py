@@ -6,18 +6,51 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from torch import nn
 
-from vae_ext.aevb.models import VAE, VAEConfig
-from vae_ext.aevb.trainer import Trainer
+from vae_ext.aevb.models import VAE, AutoEncoder, VAEConfig
+from vae_ext.aevb.trainer import Tally, Trainer
 from vae_ext.errors import UserError
 from vae_ext.train_config import ConfigError, TrainConfig
 
-FORMAT = "vae_ext.aevb/1"
+FORMAT = "vae_ext.aevb/2"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run was started with beside its hyperparameters, so that it can go on without being told again.
+
+    Attributes:
+        dataset: what `load_dataset` finds the data by.
+        data_dir: the folder it was found in, where one was named.
+        device: where it ran.
+        tensorboard: whether it also logs to TensorBoard.
+    """
+
+    dataset: str
+    data_dir: str | None = None
+    device: str = "cpu"
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run had recorded when its checkpoint was saved.
+
+    Attributes:
+        records: how many records.
+        recorded: the tally at the last of them.
+        seconds: of training, up to the checkpoint.
+    """
+
+    records: int = 0
+    recorded: Tally = field(default_factory=Tally)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -29,27 +62,39 @@ class Checkpoint:
         config: what it was trained with.
         dataset: the name its dataset was loaded by.
         samples: training samples seen.
+        options: what its run was started with.
+        progress: what its run had recorded.
+        datapoints: how many its dataset has for training.
+        state: of its `Trainer`; of the same tensors as `model`.
     """
 
-    model: VAE
+    model: AutoEncoder
     config: TrainConfig
     dataset: str
     samples: int
+    options: RunOptions
+    progress: Progress
+    datapoints: int
+    state: dict[str, Any]
 
 
-def save_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Writes weights, optimizer, generator, sizes and counters; only a whole file replaces `path`."""
+def save_checkpoint(
+    path: Path, trainer: Trainer, options: RunOptions | None = None, progress: Progress | None = None
+) -> None:
+    """Writes all that training goes on from; only a whole file replaces `path`. The first of a team writes."""
+    options = options or RunOptions(trainer.dataset.name, device=str(trainer.device))
     state = {
         "format": FORMAT,
         "dataset": trainer.dataset.name,
-        "samples": trainer.samples,
+        "datapoints": trainer.dataset_size,
         "train_config": asdict(trainer.config),
-        "model_config": asdict(trainer.model.config),
-        "model": trainer.model.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-        "generator": trainer.generator.get_state(),
+        "model_config": trainer.model.config and asdict(trainer.model.config),
+        "options": asdict(options),
+        "progress": asdict(progress or Progress()),
+        **trainer.state_dict(),
     }
-    write_atomically(path, lambda file: torch.save(state, file))
+    if trainer.team.is_first:
+        write_atomically(path, lambda file: torch.save(state, file))
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -65,6 +110,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         # torch.save reports a full disk as a RuntimeError.
         raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
@@ -72,8 +118,17 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads what `save_checkpoint` wrote.
+def _sync_folder(folder: Path) -> None:
+    """The new name is on the disk, too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_checkpoint(path: Path, model: AutoEncoder | None = None) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote, into `model` where it is given: a checkpoint holds weights, no modules.
 
     Raises:
         UserError: the file is missing, damaged, incomplete, holds pickled code, or is of another model.
@@ -82,21 +137,62 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this version of vae-ext train: it does not say {FORMAT!r}")
     try:
-        # On the meta device nothing is allocated until the weights are known to fit the sizes.
-        with torch.device("meta"):
-            model = VAE(VAEConfig(**state["model_config"]))
-        _check_weights(path, model, state["model"])
-        model.load_state_dict(state["model"], assign=True)
-        config = TrainConfig(**state["train_config"])
-        return Checkpoint(model.float(), config, str(state["dataset"]), int(state["samples"]))
+        model = model or _build(path, state["model_config"])
+        _check_weights(path, state["model"], model, "its recorded sizes")
+        # A copy, because torch would note in the original that whoever loads it next shall assign, too.
+        model.load_state_dict(dict(state["model"]), assign=True)
+        return Checkpoint(
+            model.float(),
+            TrainConfig(**state["train_config"]),
+            str(state["dataset"]),
+            int(state["samples"]),
+            RunOptions(**state["options"]),
+            _progress(**state["progress"]),
+            int(state["datapoints"]),
+            {name: state[name] for name in ("samples", "bound_sum", "model", "optimizer", "generator")},
+        )
     except KeyError as error:
         raise UserError(f"{path} is incomplete: it has no {error}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} does not hold what this version of vae-ext train writes: {reason}") from error
+        raise _strange(path, error) from error
 
 
-def _check_weights(path: Path, model: VAE, weights: Any) -> None:
+def _build(path: Path, config: Any) -> VAE:
+    if config is None:
+        raise UserError(f"{path} is of modules of one's own: give load_checkpoint a model of them, to load it into")
+    # On the meta device nothing is allocated until the weights are known to fit the sizes.
+    with torch.device("meta"):
+        return VAE(VAEConfig(**config))
+
+
+def resume(trainer: Trainer, checkpoint: Checkpoint, path: Path) -> None:
+    """Has the trainer go on from what was loaded from `path`, to the bits of the trainer that saved it.
+
+    Raises:
+        UserError: the checkpoint is of another model or dataset than the trainer, or does not hold its state.
+    """
+    _check_weights(path, checkpoint.state["model"], trainer.model, f"the model of {trainer.dataset.name} to resume")
+    if checkpoint.datapoints != trainer.dataset_size:
+        raise UserError(
+            f"{path} was trained on {checkpoint.datapoints:,} datapoints, but {trainer.dataset.name} has"
+            f" {trainer.dataset_size:,}: resume with the data it was trained on"
+        )
+    try:
+        trainer.load_state_dict(checkpoint.state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise _strange(path, error) from error
+
+
+def _progress(records: int, recorded: dict[str, Any], seconds: float) -> Progress:
+    return Progress(records, Tally(**recorded), seconds)
+
+
+def _strange(path: Path, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0]
+    return UserError(f"{path} does not hold what this version of vae-ext train writes: {reason}")
+
+
+def _check_weights(path: Path, weights: Any, model: nn.Module, source: str) -> None:
     if not isinstance(weights, dict):
         raise UserError(f"{path} is incomplete: it has no weights")
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -105,7 +201,7 @@ def _check_weights(path: Path, model: VAE, weights: Any) -> None:
         if found.get(name) != expected.get(name):
             raise UserError(
                 f"{path} is of another model: its {name} is {found.get(name, 'missing')},"
-                f" expected {expected.get(name, 'none')} by its recorded sizes"
+                f" expected {expected.get(name, 'none')} by {source}"
             )
 
 

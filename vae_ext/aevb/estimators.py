@@ -1,49 +1,140 @@
-"""Stochastic gradient variational Bayes estimators of the lower bound (section 2.3 of the paper)."""
+"""Stochastic gradient variational Bayes estimators of the lower bound (section 2.3 of the paper), and a baseline.
+
+    L(x_i) = E_q[log p(x_i given z) + log p(z) - log q(z given x_i)]    (eq. 2)
+
+`sgvb_a`, `sgvb_b` and `score_function` estimate it for each datapoint from L draws of z. They agree in expectation, and
+so do their gradients; they differ in variance. What they have in common:
+
+* `model` is any `vae_ext.aevb.interface.Model`, and x, `[B, *D]`, whatever it takes.
+* `num_samples` is L.
+* `generator`, `rng_state` and `first_row` say where the noise comes from, as for `vae_ext.normal_rsample`. Under one
+  state the three draw the same z.
+* They return `[B]` in nats, whose gradient is the estimate of the bound's gradient in all parameters of the model.
+* Errors are the operators': ValueError for shapes, TypeError for dtypes and for what an encoder returns.
+"""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from vae_ext import ops
-from vae_ext.aevb.models import VAE
+from vae_ext.aevb.interface import Model, as_gaussian
 
 
-def sgvb_b(
-    model: VAE,
+class Estimator(Protocol):
+    """The signature of an estimator of the bound of each datapoint."""
+
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        num_samples: int = 1,
+        *,
+        generator: Generator | None = None,
+        rng_state: Tensor | None = None,
+        first_row: int = 0,
+    ) -> Tensor: ...
+
+
+def sgvb_a(
+    model: Model,
     x: Tensor,
     num_samples: int = 1,
     *,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    first_row: int = 0,
+) -> Tensor:
+    """The lower bound of each datapoint by estimator A (eq. 6), which needs no KL in closed form:
+
+        L_A(x_i) = 1/L sum_l [log p(x_i, z_il) - log q(z_il given x_i)],   z_il = mean_i + std_i * epsilon_il
+
+    Gradients go through z, epsilon held fixed.
+    """
+    posterior = as_gaussian(model.encode(x), "encoder")
+    z, log_ratio = ops.normal_rsample_log_ratio(
+        posterior.mean,
+        num_samples=num_samples,
+        **posterior.scale_keyword,
+        generator=generator,
+        rng_state=rng_state,
+        first_row=first_row,
+    )
+    return (model.log_likelihood(z, x) + log_ratio).mean(0)
+
+
+def sgvb_b(
+    model: Model,
+    x: Tensor,
+    num_samples: int = 1,
+    *,
+    generator: Generator | None = None,
     rng_state: Tensor | None = None,
     first_row: int = 0,
 ) -> Tensor:
     """The lower bound of each datapoint by estimator B (eq. 7), its KL term in closed form:
 
-        L(x_i) = -KL(q(z given x_i) || p(z)) + 1/L sum_l log p(x_i given z_il),   z_il ~ q(z given x_i)
+        L_B(x_i) = -KL(q(z given x_i) || p(z)) + 1/L sum_l log p(x_i given z_il),   z_il = mean_i + std_i * epsilon_il
 
-    Args:
-        model: maps x to q(z given x) and z to the logits of p(x given z).
-        x: `[B, D]` in [0, 1].
-        num_samples: L.
-        generator, rng_state, first_row: where the noise comes from, as in `vae_ext.normal_rsample_kl`.
-
-    Returns:
-        `[B]`, in nats, differentiable in the model's parameters.
+    Gradients go through z, epsilon held fixed. Typically of less variance than estimator A.
     """
-    mean, log_var = model.encoder(x)
+    posterior = as_gaussian(model.encode(x), "encoder")
     z, kl = ops.normal_rsample_kl(
-        mean, log_var, num_samples, generator=generator, rng_state=rng_state, first_row=first_row
+        posterior.mean,
+        num_samples=num_samples,
+        **posterior.scale_keyword,
+        generator=generator,
+        rng_state=rng_state,
+        first_row=first_row,
     )
-    log_likelihood = ops.bernoulli_log_prob(model.decoder(z), x)
-    return log_likelihood.mean(0) - kl
+    return model.log_likelihood(z, x).mean(0) - kl
+
+
+def score_function(
+    model: Model,
+    x: Tensor,
+    num_samples: int = 1,
+    *,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    first_row: int = 0,
+) -> Tensor:
+    """The lower bound of each datapoint with the gradient of section 2.2's naive Monte Carlo estimator (REINFORCE):
+
+        grad_phi E_q[f(z)] = E_q[f(z) grad_phi log q(z)],   f(z) = log p(x_i, z) - log q(z given x_i)
+
+    with L draws for the expectation, no baseline subtracted. The value is that of `sgvb_a`. z is a draw without a
+    gradient, so f need not be differentiable in z, at the price of a variance that grows with the square of f. The
+    gradient of -log q inside f is left out, as its expectation is zero; parameters of p(x given z) have theirs as ever.
+    """
+    posterior = as_gaussian(model.encode(x), "encoder")
+    with torch.no_grad():
+        z, log_ratio = ops.normal_rsample_log_ratio(
+            posterior.mean,
+            num_samples=num_samples,
+            **posterior.scale_keyword,
+            generator=generator,
+            rng_state=rng_state,
+            first_row=first_row,
+        )
+    f = model.log_likelihood(z, x) + log_ratio
+    log_q = ops.normal_log_prob(posterior.mean, x=z, **posterior.scale_keyword)
+    # Zero in value, f grad log q in gradient.
+    score = f.detach() * (log_q - log_q.detach())
+    return (f + score).mean(0)
+
+
+ESTIMATORS: dict[str, Estimator] = {"sgvb_a": sgvb_a, "sgvb_b": sgvb_b, "score_function": score_function}
 
 
 def minibatch_bound(bound: Tensor, dataset_size: int) -> Tensor:
     """The bound of the whole dataset from a minibatch of M of its N datapoints (eq. 8): N/M sum_i L(x_i).
 
     Args:
-        bound: `[M]`, in nats, as `sgvb_b` returns it.
+        bound: `[M]`, in nats, as an estimator returns it.
         dataset_size: N.
     """
     return bound.sum() * (dataset_size / bound.shape[0])

@@ -1,69 +1,151 @@
-"""The networks of appendix C: a Gaussian MLP that encodes and a Bernoulli MLP that decodes."""
+"""Models: an encoder and a decoder trained together, of one's own modules or of the paper's networks."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+
+from vae_ext.aevb.interface import Gaussian, as_gaussian
+from vae_ext.aevb.likelihoods import LIKELIHOODS, Likelihood
+from vae_ext.aevb.networks import BernoulliMLP, ConvDecoder, ConvEncoder, GaussianHead, GaussianMLP, picture_shape
+from vae_ext.train_config import ConfigError, ModelChoices
 
 
-class GaussianEncoder(nn.Module):
-    """q(z given x) = N(mean, exp(log_var)): a tanh layer, then a linear one whose halves are those two."""
+class AutoEncoder(nn.Module):
+    """A recognition model q(z given x) and a generative model p(z) p(x given z), of any two modules; p(z) is N(0, I).
 
-    def __init__(self, data_dim: int, hidden_dim: int, latent_dim: int) -> None:
+    Args:
+        encoder: x, `[B, D]`, to a `Gaussian` over z, `[B, J]`, or the tuple (mean, log_var).
+        decoder: z, `[*S, B, J]`, to what `likelihood` reads: logits, or a Gaussian over x, `[*S, B, D]`.
+        likelihood: of x given the decoder's output; Bernoulli when left out.
+        latent_dim: J, to draw z from the prior.
+
+    Attributes:
+        config: what the model can be built from again; None for one of one's own modules.
+
+    Example::
+
+        encoder = nn.Sequential(nn.Linear(784, 64), nn.Tanh(), GaussianMLP(64, 64, 5))
+        model = AutoEncoder(encoder, BernoulliMLP(5, 500, 784), latent_dim=5)
+        (-sgvb_b(model, x)).mean().backward()
+    """
+
+    config: VAEConfig | None = None
+
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood | None = None, *, latent_dim: int
+    ) -> None:
         super().__init__()
-        self.hidden = nn.Linear(data_dim, hidden_dim)
-        self.output = nn.Linear(hidden_dim, 2 * latent_dim)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood or LIKELIHOODS["bernoulli"]
+        self.latent_dim = latent_dim
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, D]` to mean and log_var, each `[B, J]` (views of one tensor)."""
-        mean, log_var = self.output(torch.tanh(self.hidden(x))).chunk(2, dim=-1)
-        return mean, log_var
+    def encode(self, x: Tensor) -> Gaussian:
+        """q(z given x): `[B, D]` to a Gaussian over `[B, J]`."""
+        return as_gaussian(self.encoder(x), "encoder")
 
+    def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
+        """log p(x given z) in nats: z `[*S, B, J]` and x `[B, D]` to `[*S, B]`."""
+        return self.likelihood.log_prob(self.decoder(z), x)
 
-class BernoulliDecoder(nn.Module):
-    """p(x given z) = Bernoulli(sigmoid(logits)): one tanh layer, then one linear layer."""
-
-    def __init__(self, latent_dim: int, hidden_dim: int, data_dim: int) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(latent_dim, hidden_dim)
-        self.output = nn.Linear(hidden_dim, data_dim)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """`[*S, J]` to logits `[*S, D]`."""
-        logits: Tensor = self.output(torch.tanh(self.hidden(z)))
-        return logits
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of p(x given z): `[*S, J]` to `[*S, D]`."""
+        return self.likelihood.mean(self.decoder(z))
 
 
 @dataclass(frozen=True)
-class VAEConfig:
-    """The sizes that define a `VAE`."""
+class VAEConfig(ModelChoices):
+    """The plain values that define a `VAE`: sizes, and the kinds of `ModelChoices`.
+
+    Attributes:
+        data_dim: D, values of a datapoint.
+        hidden_dim: units of the hidden layer of the encoder, and of that of the decoder.
+        latent_dim: J.
+        event_shape: the shape of a datapoint before it was flattened to D; `[D]` when left out.
+
+    Raises:
+        ConfigError: a kind is unknown, or does not go with the shape.
+    """
 
     data_dim: int
     hidden_dim: int = 500
     latent_dim: int = 2
+    event_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The way for a frozen dataclass to normalise a field: JSON has lists for tuples.
+        object.__setattr__(self, "event_shape", tuple(self.event_shape) or (self.data_dim,))
+        if math.prod(self.event_shape) != self.data_dim:
+            raise ConfigError("event_shape", f"is {list(self.event_shape)}: expected {self.data_dim} values")
+        if self.network == "conv":
+            try:
+                picture_shape(self.event_shape)
+            except ValueError as error:
+                raise ConfigError("network", f"is conv: {error}") from error
 
 
-class VAE(nn.Module):
-    """The encoder q(z given x) and decoder p(x given z) trained together; the prior p(z) is N(0, I).
+class VAE(AutoEncoder):
+    """The paper's model, or its convolutional sibling, as a config of plain values says it.
 
     Args:
-        config: the sizes.
+        config: the sizes and kinds.
         generator: draws the initial parameters (on the CPU, so that every device starts from the same ones).
     """
 
-    def __init__(self, config: VAEConfig, generator: torch.Generator | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.encoder = GaussianEncoder(config.data_dim, config.hidden_dim, config.latent_dim)
-        self.decoder = BernoulliDecoder(config.latent_dim, config.hidden_dim, config.data_dim)
+    def __init__(self, config: VAEConfig, generator: Generator | None = None) -> None:
+        encoder, decoder = _mlps(config) if config.network == "mlp" else _convolutions(config)
+        super().__init__(encoder, decoder, LIKELIHOODS[config.likelihood], latent_dim=config.latent_dim)
+        self.config: VAEConfig = config
         self.reset_parameters(generator)
 
     @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Weights from N(0, 1/fan-in), biases from N(0, 0.01^2), as the authors' own code does."""
+    def reset_parameters(self, generator: Generator | None = None) -> None:
+        """Draws weights and biases.
+
+        The paper says N(0, 0.01), and not whether 0.01 is the variance or the standard deviation: ``variance-0.01``
+        and ``std-0.01``. ``fan-in`` is what the authors' own code does: weights from N(0, 1/fan-in), biases from
+        N(0, 0.01^2).
+        """
         for module in self.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)
-                module.bias.normal_(0.0, 0.01, generator=generator)
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                weight_std, bias_std = _initial_stds(module, self.config.init)
+                module.weight.normal_(0.0, weight_std, generator=generator)
+                assert module.bias is not None
+                module.bias.normal_(0.0, bias_std, generator=generator)
+
+
+def _mlps(config: VAEConfig) -> tuple[nn.Module, nn.Module]:
+    encoder = GaussianMLP(config.data_dim, config.hidden_dim, config.latent_dim)
+    sizes = config.latent_dim, config.hidden_dim, config.data_dim
+    if config.likelihood == "bernoulli":
+        return encoder, BernoulliMLP(*sizes)
+    return encoder, GaussianMLP(*sizes, config.decoder_mean, config.decoder_log_var)
+
+
+def _convolutions(config: VAEConfig) -> tuple[nn.Module, nn.Module]:
+    encoder = ConvEncoder(config.event_shape, config.hidden_dim, config.latent_dim)
+    head = None
+    if config.likelihood == "gaussian":
+        head = GaussianHead(config.data_dim, config.decoder_mean, config.decoder_log_var)
+    return encoder, ConvDecoder(config.latent_dim, config.hidden_dim, config.event_shape, head)
+
+
+def _initial_stds(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, init: str) -> tuple[float, float]:
+    if init == "variance-0.01":
+        return 0.1, 0.1
+    if init == "std-0.01":
+        return 0.01, 0.01
+    return _fan_in(module) ** -0.5, 0.01
+
+
+def _fan_in(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
+    """How many inputs an output sums."""
+    if isinstance(module, nn.ConvTranspose2d):
+        # Each input spreads over a kernel, and the strides set inputs apart.
+        return module.in_channels * math.prod(module.kernel_size) / math.prod(module.stride)
+    return module.weight[0].numel()

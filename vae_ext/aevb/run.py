@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from vae_ext.aevb.checkpoint import save_checkpoint, write_atomically
+from vae_ext.aevb.checkpoint import Checkpoint, Progress, RunOptions, load_checkpoint, save_checkpoint, write_atomically
+from vae_ext.aevb.diagnosis import explain
+from vae_ext.aevb.distributed import Team
 from vae_ext.aevb.trainer import Tally, Trainer
 from vae_ext.errors import UserError
 
@@ -21,9 +26,17 @@ CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
+# What the commands on a trained model add.
+RESULTS = (
+    *(f"{stem}.npz" for stem in ("samples", "codes", "reconstructions", "interpolations", "manifold")),
+    *("codes.png", "interpolations.png", "gradient_variance.json", "gradient_variance.png"),
+)
+TENSORBOARD = "tensorboard"
 RECORDS = 48
 RECORDED_DECADES = 3
 CHECKPOINT_INTERVAL = 30.0
+# Processes of a team agree on what is due after so many steps; one process alone asks the clock after each.
+STEPS_BETWEEN_AGREEMENTS = 20
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,7 @@ class Record:
         samples: training samples seen.
         train_bound: over the minibatches since the record before.
         test_bound: over the held-out datapoints, of the model as it is now.
-        seconds: since training began.
+        seconds: of training so far.
     """
 
     samples: int
@@ -44,10 +57,16 @@ class Record:
 
 
 class Display(Protocol):
-    """Shows a run to whoever is watching."""
+    """Shows a run to whoever is watching.
 
-    def stepped(self, trainer: Trainer) -> None:
-        """Called after every step, so it must not wait for the device each time."""
+    Attributes:
+        interval: seconds between two calls of `shown`; each waits for the device.
+    """
+
+    interval: float
+
+    def shown(self, tally: Tally) -> None:
+        """Called after a step, when its time has come."""
 
     def recorded(self, record: Record) -> None:
         """Called after every record."""
@@ -57,23 +76,24 @@ class RunDirectory:
     """The folder of one run: created and found writable before the first step.
 
     The files of an earlier run there are moved into a new folder ``earlier-N`` when the first of this one is about to
-    be written, so that a run that fails before that moves nothing. Nothing is overwritten.
+    be written. Nothing is overwritten. A run that is `resumed` goes on with its own files.
 
     Attributes:
+        progress: what was recorded when the checkpoint was saved last.
         earlier: where an earlier run was moved; None where there was none, or nothing was written yet.
         saved_samples: training samples seen by the checkpoint saved last; None before the first.
-        saved_at: when that was, or the run began, by `time.monotonic`.
 
     Raises:
         UserError: the folder cannot be created or written to.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, options: RunOptions | None = None, resumed: Checkpoint | None = None) -> None:
         self.path = path
+        self.options = options
+        self.progress = resumed.progress if resumed else Progress()
+        self.saved_samples = resumed.samples if resumed else None
         self.earlier: Path | None = None
-        self.saved_samples: int | None = None
-        self.saved_at = time.monotonic()
-        self._has_files = False
+        self._has_files = resumed is not None
         try:
             path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
@@ -88,7 +108,9 @@ class RunDirectory:
         return self.path / name
 
     def _move_earlier_run_aside(self) -> Path | None:
-        files = [self.path / name for name in (CHECKPOINT, METRICS, SUMMARY, *PICTURES)]
+        # The checkpoint first, so that what is left of a run never seems to be a whole one.
+        names = (CHECKPOINT, METRICS, SUMMARY, *PICTURES, *RESULTS, TENSORBOARD)
+        files = [self.path / name for name in names]
         files = [file for file in files if file.exists()]
         if not files:
             return None
@@ -104,22 +126,108 @@ class RunDirectory:
             raise UserError(f"cannot move the earlier run to {earlier}: {error.strerror or error}") from error
         return earlier
 
+    def save_checkpoint(self, trainer: Trainer, progress: Progress) -> None:
+        path = self._file(CHECKPOINT) if trainer.team.is_first else self.path / CHECKPOINT
+        save_checkpoint(path, trainer, self.options, progress)
+        self.progress = progress
+        self.saved_samples = trainer.samples
+
+    def load_checkpoint(self) -> Checkpoint:
+        return load_checkpoint(self.path / CHECKPOINT)
+
     def append_record(self, record: Record) -> None:
         path = self._file(METRICS)
         try:
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(record)) + "\n")
+                file.flush()
+                # A checkpoint that counts this record must not survive it.
+                os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
-    def save_checkpoint(self, trainer: Trainer) -> None:
-        save_checkpoint(self._file(CHECKPOINT), trainer)
-        self.saved_samples = trainer.samples
-        self.saved_at = time.monotonic()
+    def rewind_records(self) -> list[Record]:
+        """The records that the checkpoint counts; later ones, which will be made again, are cut off the file.
+
+        Raises:
+            UserError: the file has fewer, or cannot be read.
+        """
+        path, count = self.path / METRICS, self.progress.records
+        if count == 0:
+            path.unlink(missing_ok=True)
+            return []
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)[:count]
+            records = [Record(**json.loads(line)) for line in lines]
+            if len(records) < count:
+                raise ValueError(f"it has {len(records)} records")
+            os.truncate(path, sum(map(len, lines)))
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} does not hold the {count} records that {CHECKPOINT} counts: {error}") from error
+        return records
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         text = json.dumps(summary, indent=2) + "\n"
         write_atomically(self._file(SUMMARY), lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def sole_writer(folder: Path, team: Team) -> Iterator[None]:
+    """Keeps other processes than those of the team from running in the folder, for as long as this one lives.
+
+    Raises:
+        UserError: another process is.
+    """
+    if not (team.is_first and folder.is_dir()):
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is training in {folder}: wait for its end, or use another folder") from None
+    except OSError:
+        return  # This file system has no locks.
+
+
+class _Clock:
+    """Says when it is time to show and to save, to all processes of a team alike."""
+
+    def __init__(self, team: Team, show_interval: float, seconds: float) -> None:
+        self.team = team
+        self.show_interval = show_interval
+        self.started = time.monotonic() - seconds
+        self.steps = 0
+        self.last_show = self.last_save = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def saved(self) -> None:
+        self.last_save = time.monotonic()
+
+    def due(self) -> tuple[bool, ...]:
+        """After a step: whether to show, whether to save."""
+        self.steps += 1
+        if self.team.size > 1 and self.steps % STEPS_BETWEEN_AGREEMENTS:
+            return False, False
+        now = time.monotonic()
+        show, save = self.team.follow_the_first(
+            now - self.last_show >= self.show_interval, now - self.last_save > CHECKPOINT_INTERVAL
+        )
+        if show:
+            self.last_show = now
+        return show, save
 
 
 def record_points(samples: int, batch_size: int) -> list[int]:
@@ -129,45 +237,67 @@ def record_points(samples: int, batch_size: int) -> list[int]:
     return [step * batch_size for step in sorted({max(1, round(steps * fraction)) for fraction in fractions})]
 
 
-def train(trainer: Trainer, directory: RunDirectory, display: Display) -> list[Record]:
-    """Trains to the end; records and saves at the `record_points`, and saves every `CHECKPOINT_INTERVAL` seconds.
+def train(
+    trainer: Trainer, directory: RunDirectory, display: Display, log: Callable[[Record], None] | None = None
+) -> list[Record]:
+    """Trains to the end, from the start or from where a resumed run stopped.
 
-    Records are left to the record points, so that two runs of one seed write the same ones.
+    Records at the `record_points` and calls `log` then; saves before the first step, with every record, and every
+    `CHECKPOINT_INTERVAL` seconds. Records are left to the record points, and the checkpoint counts them, so that a run
+    writes the same ones however often it was stopped.
 
     Raises:
         UserError: the bound is no longer finite; the checkpoint is of a model whose bound was.
     """
-    records: list[Record] = []
-    start = time.monotonic()
-    last = Tally()
-    for target in record_points(trainer.config.samples, trainer.config.batch_size):
-        while trainer.samples < target:
-            trainer.step()
-            display.stepped(trainer)
-            if time.monotonic() - directory.saved_at > CHECKPOINT_INTERVAL:
-                require_finite(trainer.samples, directory.saved_samples, trainer.held_out_bound())
-                directory.save_checkpoint(trainer)
-        now = trainer.read_tally()
-        record = Record(
-            now.samples,
-            now.mean_bound_since(last),
-            trainer.held_out_bound(),
-            round(time.monotonic() - start, 3),
-        )
-        require_finite(record.samples, directory.saved_samples, record.train_bound, record.test_bound)
-        directory.append_record(record)
-        directory.save_checkpoint(trainer)
+    team = trainer.team
+    progress = directory.progress
+    records = directory.rewind_records() if team.is_first and directory.saved_samples is not None else []
+    clock = _Clock(team, display.interval, progress.seconds)
+    if directory.saved_samples is None:
+        directory.save_checkpoint(trainer, progress)
+    for target in record_points(trainer.config.samples, trainer.config.batch_size)[progress.records :]:
+        _advance(trainer, target, directory, display, clock)
+        tally = trainer.read_tally()
+        seconds = clock.seconds()
+        train_bound = tally.mean_bound_since(directory.progress.recorded)
+        record = Record(tally.samples, train_bound, trainer.held_out_bound(), round(seconds, 3))
+        _require_finite(trainer, directory, record.train_bound, record.test_bound)
+        if team.is_first:
+            directory.append_record(record)
+        directory.save_checkpoint(trainer, Progress(directory.progress.records + 1, tally, seconds))
+        clock.saved()
         display.recorded(record)
+        if log is not None:
+            log(record)
         records.append(record)
-        last = now
     return records
 
 
-def require_finite(samples: int, saved: int | None, *bounds: float) -> None:
+def _advance(trainer: Trainer, target: int, directory: RunDirectory, display: Display, clock: _Clock) -> None:
+    """Steps until `target` samples are seen; shows and saves when it is time."""
+    while trainer.samples < target:
+        trainer.step()
+        show, save = clock.due()
+        if show or save:
+            tally = trainer.read_tally()
+            _require_finite(trainer, directory, tally.bound_sum)
+        if show:
+            display.shown(tally)
+        if save:
+            _require_finite(trainer, directory, trainer.held_out_bound())
+            directory.save_checkpoint(trainer, replace(directory.progress, seconds=clock.seconds()))
+            clock.saved()
+
+
+def _require_finite(trainer: Trainer, directory: RunDirectory, *bounds: float) -> None:
     if all(map(math.isfinite, bounds)):
         return
-    kept = "nothing was saved yet" if saved is None else f"the checkpoint of {saved:,} samples is kept"
-    raise UserError(f"the bound was no longer finite after {samples:,} samples ({kept}): give a smaller --lr")
+    samples = trainer.samples
+    fault = explain(trainer, directory.load_checkpoint().state)
+    raise UserError(
+        f"the bound was no longer finite after {samples:,} samples: {fault};"
+        f" the checkpoint of {directory.saved_samples:,} samples is kept: give a smaller --lr"
+    )
 
 
 def summarise(trainer: Trainer, records: list[Record]) -> dict[str, Any]:
@@ -186,5 +316,5 @@ def summarise(trainer: Trainer, records: list[Record]) -> dict[str, Any]:
         "device": str(trainer.device),
         "torch": torch.__version__,
         "train_config": asdict(trainer.config),
-        "model_config": asdict(trainer.model.config),
+        "model_config": trainer.model.config and asdict(trainer.model.config),
     }

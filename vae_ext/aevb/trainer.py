@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vae_ext import ops
-from vae_ext.aevb.estimators import minibatch_bound, sgvb_b
-from vae_ext.aevb.models import VAE, VAEConfig
+from vae_ext.aevb.compatibility import model_config_for
+from vae_ext.aevb.distributed import Team
+from vae_ext.aevb.estimators import ESTIMATORS, Estimator, minibatch_bound, sgvb_b
+from vae_ext.aevb.graphed import GraphedStep
+from vae_ext.aevb.interface import Model
+from vae_ext.aevb.memory import require_memory
+from vae_ext.aevb.minibatches import Minibatch, Minibatches, binarised
+from vae_ext.aevb.models import VAE, AutoEncoder
+from vae_ext.aevb.precision import matrix_products
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
-from vae_ext.train_config import TrainConfig
+from vae_ext.train_config import ConfigError, TrainConfig
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
@@ -31,47 +39,122 @@ class Trainer:
     and Adam's never do, but for their epsilon). The prior's share of that gradient is theta / N, hence
     ``weight_decay=1/N``; all three optimizers add it to the gradient before anything else.
 
-    `step` never waits for the device: the bound is summed there, in float64, and read by `mean_bound`.
+    `step` never waits for the device: the bound is summed there, in float64, and read by `read_tally`.
+
+    Args:
+        dataset: moved to `device` as it is stored, bytes where they hold it.
+        config: the hyperparameters.
+        device: where everything happens.
+        model: one of one's own modules; when left out, the one that `config` asks for.
+        team: the processes that share each minibatch. All must do the same with their trainers.
+
+    Raises:
+        UserError: the dataset is smaller than a minibatch, processes would have unequal shares of it, or there is
+            certainly not enough memory.
     """
 
-    def __init__(self, dataset: Dataset, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: TrainConfig,
+        device: torch.device,
+        model: AutoEncoder | None = None,
+        *,
+        team: Team | None = None,
+    ) -> None:
+        team = team or Team()
         self.dataset_size = len(dataset.train)
-        if self.dataset_size < config.batch_size:
-            raise UserError(
-                f"{dataset.name} has {self.dataset_size} training datapoints, fewer than a minibatch of "
-                f"{config.batch_size}: give a smaller --batch-size"
-            )
+        _check_minibatch(dataset, config, team)
+        require_memory(model or _sketch(dataset, config), dataset, config, device, team.size)
         self.config = config
         self.device = device
+        self.team = team
         self.dataset = dataset.to(device)
+        self.held_out = binarised(self.dataset, self.dataset.test) if config.binarise else self.dataset.test
         host_generator = torch.Generator().manual_seed(config.seed)
-        model_config = VAEConfig(dataset.data_dim, config.hidden, config.latent)
-        self.model = VAE(model_config, host_generator).to(device)
+        self.model = (model or VAE(model_config_for(dataset, config), host_generator)).to(device)
+        self.bound = team.replicate(_Bound(self.model, ESTIMATORS[config.estimator], config.draws))
         self.optimizer = make_optimizer(self.model, config, self.dataset_size)
         device_seed = int(torch.randint(2**63 - 1, (), generator=host_generator))
         self.generator = torch.Generator(device).manual_seed(device_seed)
+        self.minibatches = Minibatches(
+            self.dataset, config.batch_size, self.generator, binarise=config.binarise, team=team
+        )
         self.samples = 0
         self.bound_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self._graphed_iteration = self._make_graphed_iteration()
 
     def step(self) -> None:
-        """One iteration: a minibatch drawn with replacement, its bound, the gradient, the update."""
-        rows = torch.randint(self.dataset_size, (self.config.batch_size,), generator=self.generator, device=self.device)
-        x = self.dataset.decode(self.dataset.train[rows])
-        bound = sgvb_b(self.model, x, self.config.draws, generator=self.generator)
+        """One iteration of Algorithm 1."""
+        if self._graphed_iteration is None:
+            self._iteration()
+        else:
+            self._graphed_iteration()
+        self.samples += self.config.batch_size
+
+    def _iteration(self) -> None:
+        """A minibatch drawn with replacement, its noise, its bound, the gradient, the update."""
+        minibatch = self.minibatches.draw()
+        bound = self.bound_of(minibatch)
         self.optimizer.zero_grad()
         (-minibatch_bound(bound, self.dataset_size) / self.dataset_size).backward()
         self.optimizer.step()
-        self.bound_sum += bound.detach().sum()
-        self.samples += self.config.batch_size
+        self.bound_sum += bound.detach().sum(dtype=torch.float64)
+
+    def bound_of(self, minibatch: Minibatch) -> Tensor:
+        """L(x_i) of every datapoint of the minibatch, in nats."""
+        with matrix_products(self.config.precision, self.device):
+            bound: Tensor = self.bound(minibatch.x, minibatch.rng_state, minibatch.first_row)
+        return bound
+
+    def _make_graphed_iteration(self) -> GraphedStep | None:
+        # Recording what DistributedDataParallel sends has conditions of its own, which nobody has tried here.
+        graphed = self.device.type == "cuda" and self.team.size == 1
+        return GraphedStep(self._iteration, self.generator) if graphed else None
 
     def read_tally(self) -> Tally:
-        """Waits for the device and reads what it summed."""
-        return Tally(self.samples, self.bound_sum.item())
+        """Waits for the device and reads what it summed, in all processes together."""
+        return Tally(self.samples, self.team.sum(self.bound_sum).item())
 
     def held_out_bound(self) -> float:
-        """The mean bound of the held-out datapoints, in nats, with the same noise at every call."""
-        dataset = self.dataset
-        return datapoint_bounds(self.model, dataset, dataset.test, self.config.draws, seed=0).mean().item()
+        """The mean bound of the held-out datapoints, in nats, with the same noise at every call, all in float32."""
+        share = self.team.share(len(self.held_out))
+        rows = self.held_out[share]
+        bounds = datapoint_bounds(self.model, self.dataset, rows, self.config.draws, seed=0, first_row=share.start)
+        return self.team.sum(bounds.sum(dtype=torch.float64)).item() / len(self.held_out)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how training goes on: tensors and plain values."""
+        return {
+            "samples": self.samples,
+            "bound_sum": self.read_tally().bound_sum,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where the trainer stood whose `state_dict` this is, to the same bits."""
+        self.samples = state["samples"]
+        self.bound_sum.fill_(state["bound_sum"] / self.team.size)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        # What was recorded would go on with the optimizer state that was replaced.
+        self._graphed_iteration = self._make_graphed_iteration()
+
+
+class _Bound(nn.Module):
+    """An estimator as a module's forward, which is what DistributedDataParallel can take hold of."""
+
+    def __init__(self, model: AutoEncoder, estimator: Estimator, draws: int) -> None:
+        super().__init__()
+        self.model = model
+        self.estimator = estimator
+        self.draws = draws
+
+    def forward(self, x: Tensor, rng_state: Tensor, first_row: int) -> Tensor:
+        return self.estimator(self.model, x, self.draws, rng_state=rng_state, first_row=first_row)
 
 
 @dataclass(frozen=True)
@@ -85,24 +168,57 @@ class Tally:
         return (self.bound_sum - earlier.bound_sum) / (self.samples - earlier.samples)
 
 
-def make_optimizer(model: VAE, config: TrainConfig, dataset_size: int) -> torch.optim.Optimizer:
-    """The optimizer of `config` for a dataset of N points; `Trainer` explains the weight decay."""
+def _sketch(dataset: Dataset, config: TrainConfig) -> VAE:
+    """The model that `config` asks for, of parameters without memory."""
+    model_config = model_config_for(dataset, config)
+    with torch.device("meta"):
+        return VAE(model_config)
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig, dataset_size: int) -> torch.optim.Optimizer:
+    """The optimizer of `config` for a dataset of N points; `Trainer` explains the weight decay.
+
+    Fused: one kernel for all parameters, several times faster than one for each operation.
+    """
+    on_cuda = next(model.parameters()).is_cuda
+    # In a CUDA graph Adam has to count its steps on the device. The others do not need their number.
+    options: dict[str, Any] = {"capturable": on_cuda} if config.optimizer == "adam" else {}
     return OPTIMIZERS[config.optimizer](
         model.parameters(),
-        lr=config.lr,
-        weight_decay=1 / dataset_size,  # type: ignore[call-arg]
+        lr=config.lr,  # type: ignore[call-arg]
+        weight_decay=1 / dataset_size,
+        fused=True,
+        **options,
     )
 
 
 @torch.no_grad()
-def datapoint_bounds(model: VAE, dataset: Dataset, rows: Tensor, draws: int, seed: int) -> Tensor:
-    """The bound of every datapoint of `rows` (`dataset.train` or `dataset.test`), `[N]`, in nats.
+def datapoint_bounds(model: Model, dataset: Dataset, rows: Tensor, draws: int, seed: int, first_row: int = 0) -> Tensor:
+    """The bound of every datapoint of `rows`, stored as `dataset` stores them, `[N]`, in nats.
 
-    The noise depends on the seed and the datapoint's index alone, so equal seeds make bounds comparable.
+    The noise depends on the seed and the datapoint's index alone, so equal seeds make bounds comparable. `first_row` is
+    the index of the first.
     """
     rng_state = ops.make_rng_state(torch.Generator(rows.device).manual_seed(seed), rows.device)
+    batch = max(1, EVALUATION_BATCH // draws)
     bounds = []
-    for start in range(0, len(rows), EVALUATION_BATCH):
-        x = dataset.decode(rows[start : start + EVALUATION_BATCH])
-        bounds.append(sgvb_b(model, x, draws, rng_state=rng_state, first_row=start))
+    for start in range(0, max(1, len(rows)), batch):
+        x = dataset.decode(rows[start : start + batch])
+        bounds.append(sgvb_b(model, x, draws, rng_state=rng_state, first_row=first_row + start))
     return torch.cat(bounds)
+
+
+def _check_minibatch(dataset: Dataset, config: TrainConfig, team: Team) -> None:
+    size = len(dataset.train)
+    if size < config.batch_size:
+        raise UserError(
+            f"{dataset.name} has {size} training datapoints, fewer than a minibatch of "
+            f"{config.batch_size}: give a smaller --batch-size"
+        )
+    if config.batch_size % team.size:
+        raise ConfigError("batch_size", f"is {config.batch_size}: expected a multiple of the {team.size} processes")
+    low, high = dataset.range
+    if config.binarise and (low < 0 or high > 1):
+        raise ConfigError(
+            "binarise", f"is of values in [0, 1], but {dataset.name} holds values from {low:g} to {high:g}"
+        )

@@ -1,0 +1,64 @@
+"""Too little memory is said before it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.test_aevb_trainer import CPU, make_trainer
+from tests.test_cli import SMALL, assert_one_sentence, invoke
+from vae_ext.aevb import TrainConfig, memory
+from vae_ext.aevb.memory import available_bytes, training_bytes
+from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.errors import UserError
+
+pytestmark = pytest.mark.cpu_only("reads the memory of the machine")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--hidden", 2**31 - 1), ("--batch-size", 1500), ("--latent", 2**31 - 1)]
+)
+def test_more_memory_than_there_is(tmp_path: Path, option: str, value: int) -> None:
+    more = ("--draws", 10**8) if option == "--batch-size" else ()
+    result = invoke("train", *SMALL, "--out", tmp_path, option, value, *more)
+    assert_one_sentence(
+        result, r"training would take at least [\d,.]+ GB of memory, but cpu has [\d,.]+ GB left: give a smaller"
+    )
+
+
+def test_the_estimate_is_what_is_certainly_allocated(digits: Dataset) -> None:
+    """Counted from the trainer's own tensors; gradients and logits come with the step."""
+    config = TrainConfig(hidden=32, draws=3)
+    trainer = make_trainer(digits, draws=3)
+    trainer.step()
+    parameters = list(trainer.model.parameters())
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    sums = [trainer.optimizer.state[parameter]["sum"] for parameter in parameters]
+    logits = torch.empty(3, 100, 64)
+    tensors = [*parameters, *gradients, *sums, trainer.minibatches.draw().x, logits, torch.empty_like(logits)]
+    assert training_bytes(trainer.model, digits, config, CPU, 1) == sum(tensor.nbytes for tensor in tensors)
+
+
+def test_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    available = available_bytes(CPU)
+    assert available is not None
+    assert 1e6 < available < 1e15
+    monkeypatch.setattr(memory, "_container_limit", lambda: 1000)
+    assert available_bytes(CPU) == 1000
+    monkeypatch.setattr(memory, "_meminfo_available", lambda: None)
+    monkeypatch.setattr(memory, "_container_limit", lambda: None)
+    assert available_bytes(CPU) is None
+
+
+def test_nothing_is_allocated_before_the_check(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**4)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda *_: pytest.fail("a model was made"))
+    with pytest.raises(UserError, match=r"at least 0\.\d GB of memory, but cpu has 0\.0 GB left"):
+        make_trainer(digits)

@@ -1,0 +1,241 @@
+"""A run that is stopped, at whatever moment, and resumed is the run that never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.test_aevb_trainer import CPU, NoDisplay, make_trainer
+from tests.test_cli import REPOSITORY, SMALL, assert_one_sentence, invoke, read_metrics
+from vae_ext.aevb import Trainer, load_checkpoint, run, save_checkpoint
+from vae_ext.aevb.checkpoint import resume, write_atomically
+from vae_ext.aevb.distributed import Team
+from vae_ext.aevb.run import Record, RunDirectory, sole_writer, train
+from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.errors import UserError
+
+pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits")
+
+
+def assert_same_parameters(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def resume_from(trainer: Trainer, path: Path) -> None:
+    resume(trainer, load_checkpoint(path), path)
+
+
+def without_seconds(folder: Path) -> list[dict[str, Any]]:
+    return [{**line, "seconds": None} for line in read_metrics(folder)]
+
+
+def test_killed_ten_times_at_random_moments(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.killed", str(tmp_path), "0"],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    saved = json.loads(result.stdout)
+    assert len(saved) == 10
+    # Some died before they had saved anything new, but not all.
+    assert len(set(saved)) > 3
+    assert saved == sorted(saved)
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    ours, theirs = load_checkpoint(killed / "checkpoint.pt"), load_checkpoint(alone / "checkpoint.pt")
+    assert_same_parameters(ours.model, theirs.model)
+    assert torch.equal(ours.state["generator"], theirs.state["generator"])
+    assert without_seconds(killed) == without_seconds(alone)
+    seconds = [line["seconds"] for line in read_metrics(killed)]
+    assert seconds == sorted(seconds)
+    assert {path.name for path in killed.iterdir()} == {path.name for path in alone.iterdir()}
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "adam", "sgd"])
+def test_a_resumed_trainer_takes_the_same_steps(digits: Dataset, tmp_path: Path, optimizer: str) -> None:
+    trainer = make_trainer(digits, optimizer=optimizer, lr=1e-3, binarise=True)
+    for _ in range(3):
+        trainer.step()
+    save_checkpoint(tmp_path / "checkpoint.pt", trainer)
+    resumed = make_trainer(digits, optimizer=optimizer, lr=1e-3, binarise=True)
+    resumed.step()
+    resume_from(resumed, tmp_path / "checkpoint.pt")
+    before = [parameter.detach().clone() for parameter in resumed.model.parameters()]
+    for _ in range(3):
+        trainer.step()
+        resumed.step()
+    assert_same_parameters(resumed.model, trainer.model)
+    assert resumed.read_tally() == trainer.read_tally()
+    assert not any(torch.equal(a, b) for a, b in zip(before, resumed.model.parameters(), strict=True))
+
+
+class StopError(Exception):
+    """Ends a run as a crash would."""
+
+
+class Crash(NoDisplay):
+    """Crashes once so many records were made."""
+
+    def __init__(self, records: int) -> None:
+        self.left = records
+
+    def recorded(self, record: Record) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise StopError
+
+
+def go_on(folder: Path, digits: Dataset, display: NoDisplay) -> Trainer:
+    saved = load_checkpoint(folder / "checkpoint.pt")
+    trainer = Trainer(digits, saved.config, CPU)
+    resume(trainer, saved, folder / "checkpoint.pt")
+    train(trainer, RunDirectory(folder, saved.options, saved), display)
+    return trainer
+
+
+@pytest.mark.parametrize("written", [0, 20, None], ids=["nothing", "a part", "all"])
+def test_a_record_whose_checkpoint_was_not_saved_is_made_again(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int | None
+) -> None:
+    """Whatever of the line was on the disk."""
+    alone = make_trainer(digits)
+    train(alone, RunDirectory(tmp_path / "alone"), NoDisplay())
+
+    folder = tmp_path / "crashed"
+    with monkeypatch.context() as patch:
+        patch.setattr(run.RunDirectory, "append_record", crash_while_writing(5, written))
+        with pytest.raises(StopError):
+            train(make_trainer(digits), RunDirectory(folder), NoDisplay())
+    saved = load_checkpoint(folder / "checkpoint.pt")
+    assert saved.progress.records == 4
+    resumed = go_on(folder, digits, NoDisplay())
+    assert_same_parameters(resumed.model, alone.model)
+    assert without_seconds(folder) == without_seconds(tmp_path / "alone")
+
+
+def crash_while_writing(number: int, written: int | None) -> Any:
+    append_record = run.RunDirectory.append_record
+
+    def append(directory: RunDirectory, record: Record) -> None:
+        path = directory.path / "metrics.jsonl"
+        before = path.stat().st_size if path.exists() else 0
+        append_record(directory, record)
+        if directory.progress.records == number - 1:
+            if written is not None:
+                os.truncate(path, before + written)
+            raise StopError
+
+    return append
+
+
+def test_records_are_continued_not_rewritten(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(StopError):
+        train(make_trainer(digits), RunDirectory(tmp_path), Crash(6))
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    inode = (tmp_path / "metrics.jsonl").stat().st_ino
+    go_on(tmp_path, digits, NoDisplay())
+    after = (tmp_path / "metrics.jsonl").read_bytes()
+    assert after.startswith(before)
+    assert len(after) > len(before)
+    assert (tmp_path / "metrics.jsonl").stat().st_ino == inode
+    seconds = [line["seconds"] for line in read_metrics(tmp_path)]
+    assert seconds == sorted(seconds)
+
+
+def test_missing_records_are_noticed(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(StopError):
+        train(make_trainer(digits), RunDirectory(tmp_path), Crash(3))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[:2]))
+    with pytest.raises(UserError, match=r"metrics\.jsonl does not hold the 3 records .* it has 2 records"):
+        go_on(tmp_path, digits, NoDisplay())
+
+
+def test_the_name_of_a_file_is_on_the_disk_before_a_write_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is synced under its temporary name, then renamed, then its folder is synced."""
+    events: list[tuple[str, bool]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watch_sync(descriptor: int) -> None:
+        events.append(("sync", Path(f"/proc/self/fd/{descriptor}").resolve() == tmp_path.resolve()))
+        fsync(descriptor)
+
+    def watch_replace(source: Path, target: Path) -> None:
+        events.append(("rename", target == tmp_path / "file"))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", watch_sync)
+    monkeypatch.setattr(os, "replace", watch_replace)
+    write_atomically(tmp_path / "file", lambda file: file.write(b"content"))
+    assert events == [("sync", False), ("rename", True), ("sync", True)]
+
+
+def test_a_resume_into_another_model(digits: Dataset, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint.pt", make_trainer(digits))
+    other = make_trainer(digits, hidden=33)
+    with pytest.raises(
+        UserError,
+        match=r"is of another model: its encoder\.hidden\.weight is \[32, 64\], expected \[33, 64\] by .*digits",
+    ):
+        resume_from(other, tmp_path / "checkpoint.pt")
+
+
+def test_a_resume_with_other_data(digits: Dataset, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "checkpoint.pt", make_trainer(digits))
+    fewer = Dataset("digits", digits.train[:1400], digits.test, digits.scale, digits.event_shape)
+    with pytest.raises(UserError, match=r"was trained on 1,500 datapoints, but digits has 1,400"):
+        resume_from(make_trainer(fewer), tmp_path / "checkpoint.pt")
+
+
+def test_a_finished_run_is_finished_again(digits: Dataset, tmp_path: Path) -> None:
+    """As after a crash while its pictures were drawn."""
+    assert invoke("train", *SMALL, "--out", tmp_path).exit_code == 0
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("summary.json", "samples.png"):
+        (tmp_path / name).unlink()
+    result = invoke("train", "--resume", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_resuming_needs_no_option_and_takes_no_other(tmp_path: Path) -> None:
+    assert invoke("train", *SMALL, "--seed", 5, "--out", tmp_path).exit_code == 0
+    for option, value, message in (
+        ("--hidden", 32, r"--hidden is 32, but the run in .* was begun with 16: leave it out"),
+        ("--dataset", "mnist", r"--dataset is mnist, but the run in .* was begun with digits"),
+        ("--out", tmp_path / "else", r"--out is .*else, but the run in .* goes on where it is"),
+    ):
+        assert_one_sentence(invoke("train", "--resume", tmp_path, option, value), message)
+    assert invoke("train", "--resume", tmp_path, "--hidden", 16, "--seed", 5).exit_code == 0
+    assert load_checkpoint(tmp_path / "checkpoint.pt").config.seed == 5
+
+
+def test_a_run_that_is_still_going_on(tmp_path: Path) -> None:
+    assert invoke("train", *SMALL, "--out", tmp_path).exit_code == 0
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with sole_writer(tmp_path, Team()):
+        for arguments in (("--resume", tmp_path), (*SMALL, "--out", tmp_path)):
+            assert_one_sentence(invoke("train", *arguments), "another process is training in .*: wait for its end")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    assert_one_sentence(invoke("train", "--resume", tmp_path), r"checkpoint\.pt cannot be read: No such file")

@@ -1,0 +1,36 @@
+"""Which model goes with which data."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from vae_ext.aevb.models import VAEConfig
+from vae_ext.datasets import Dataset
+from vae_ext.errors import UserError
+from vae_ext.train_config import ModelChoices, TrainConfig
+
+
+def model_config_for(dataset: Dataset, config: TrainConfig) -> VAEConfig:
+    """The model that `config` asks for, of the datapoints of `dataset`.
+
+    Raises:
+        UserError: it is no model of such datapoints.
+    """
+    choices = {field.name: getattr(config, field.name) for field in fields(ModelChoices)}
+    model_config = VAEConfig(dataset.data_dim, config.hidden, config.latent, dataset.event_shape, **choices)
+    check_range(model_config, dataset)
+    return model_config
+
+
+def check_range(choices: ModelChoices, dataset: Dataset) -> None:
+    """Raises UserError where the model is one of values in [0, 1] and the data are others."""
+    low, high = dataset.range
+    if not choices.unit_interval or (low >= 0 and high <= 1):
+        return
+    if choices.likelihood == "bernoulli":
+        why, remedy = "a Bernoulli likelihood is of values in [0, 1]", "--likelihood gaussian --decoder-mean linear"
+    else:
+        why, remedy = "the mean of the Gaussian decoder is a sigmoid, in [0, 1]", "--decoder-mean linear"
+    raise UserError(
+        f"{dataset.name} holds values from {low:g} to {high:g}, but {why}: rescale them, or train with {remedy}"
+    )

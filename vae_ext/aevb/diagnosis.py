@@ -1,0 +1,76 @@
+"""Which term of the bound ceased to be finite, and in which datapoints.
+
+Training does not look: it reads the sum of the bounds when it shows them, and a sum says neither. But a run repeats
+itself to the bit, so the steps since the last good checkpoint are taken again, each looked at before it is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_ext import ops
+from vae_ext.aevb.trainer import Trainer, datapoint_bounds
+
+NAMED_ROWS = 8
+
+
+def explain(trainer: Trainer, good_state: dict[str, Any]) -> str:
+    """Says what was not finite first between `good_state` and where the trainer stands, and leaves it there."""
+    failed_at = trainer.samples
+    trainer.load_state_dict(good_state)
+    while trainer.samples < failed_at:
+        fault = _fault_of_parameters(trainer) or _fault_of_next_minibatch(trainer)
+        if fault is not None:
+            return fault
+        trainer.step()
+    fault = _fault_of_parameters(trainer) or _fault_of_held_out_rows(trainer)
+    return fault or "which did not happen again from the checkpoint: something outside of training changed it"
+
+
+def _fault_of_parameters(trainer: Trainer) -> str | None:
+    for name, parameter in trainer.model.named_parameters():
+        if not parameter.isfinite().all():
+            return f"the update before left {name} so, while the bounds it came from were finite"
+    return None
+
+
+@torch.no_grad()
+def _fault_of_next_minibatch(trainer: Trainer) -> str | None:
+    position = trainer.generator.get_state()
+    minibatch = trainer.minibatches.draw()
+    trainer.generator.set_state(position)
+    bad = ~trainer.bound_of(minibatch).isfinite()
+    faults = _faults(trainer, minibatch.x[bad], minibatch.rows[bad])
+    return _sentence(faults, f"training rows, at {trainer.samples:,} samples")
+
+
+@torch.no_grad()
+def _fault_of_held_out_rows(trainer: Trainer) -> str | None:
+    bounds = datapoint_bounds(trainer.model, trainer.dataset, trainer.held_out, trainer.config.draws, seed=0)
+    rows = (~bounds.isfinite()).nonzero().flatten()
+    faults = _faults(trainer, trainer.dataset.decode(trainer.held_out[rows]), rows)
+    return _sentence(faults, "held-out rows")
+
+
+def _faults(trainer: Trainer, x: Tensor, rows: Tensor) -> dict[str, list[int]]:
+    """The rows of each term, of datapoints whose bound is not finite: where the KL is, it must be the likelihood."""
+    posterior = trainer.model.encode(x)
+    bad_kl = ~ops.normal_kl(posterior.mean, **posterior.scale_keyword).isfinite()
+    shares = trainer.team.gather((rows[bad_kl].tolist(), rows[~bad_kl].tolist()))
+    return {
+        "the KL divergence": sorted({row for kl, _ in shares for row in kl}),
+        "the likelihood": sorted({row for _, likelihood in shares for row in likelihood}),
+    }
+
+
+def _sentence(faults: dict[str, list[int]], of: str) -> str | None:
+    parts = [f"{term} of {_listed(rows)}" for term, rows in faults.items() if rows]
+    return f"{' and '.join(parts)} ({of})" if parts else None
+
+
+def _listed(rows: list[int]) -> str:
+    named = ", ".join(map(str, rows[:NAMED_ROWS]))
+    return named if len(rows) <= NAMED_ROWS else f"{named} and {len(rows) - NAMED_ROWS} more"

@@ -1,0 +1,91 @@
+"""Several processes that train one model, as `torchrun` starts them; one process is a team of one."""
+
+from __future__ import annotations
+
+import gc
+import os
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that share each minibatch. Every method but `share` must be called by all of them alike.
+
+    Attributes:
+        rank: which of them this is.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and shows."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's part of so many rows, next to each other."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def replicate(self, module: nn.Module) -> nn.Module:
+        """The module with the parameters of the first process, and gradients that are means over all."""
+        return module if self.size == 1 else DistributedDataParallel(module, gradient_as_bucket_view=True)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of everyone's `value`."""
+        if self.size == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, answer: Answer) -> list[Answer]:
+        """Everyone's answer, in the order of ranks."""
+        if self.size == 1:
+            return [answer]
+        answers: list[Answer] = [answer] * self.size
+        dist.all_gather_object(answers, answer)
+        return answers
+
+    def follow_the_first(self, *wishes: bool) -> tuple[bool, ...]:
+        """What the first process wishes."""
+        if self.size == 1:
+            return wishes
+        decision = torch.tensor(wishes, dtype=torch.uint8)
+        dist.broadcast(decision, src=0)
+        return tuple(bool(wish) for wish in decision.tolist())
+
+
+def join_team() -> Team:
+    """The team that `torchrun` started this process in; a team of one without it.
+
+    CPU tensors travel over gloo, CUDA tensors over NCCL.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Team()
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    return Team(dist.get_rank(), size)
+
+
+def leave_team() -> None:
+    """Ends what `join_team` began, once everybody is done and what uses it is no more."""
+    if dist.is_initialized():
+        gc.collect()
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def local_rank() -> int:
+    """This process's number on its machine, and so that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))

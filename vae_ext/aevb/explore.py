@@ -1,0 +1,155 @@
+"""What people do with a trained model: sample, encode, reconstruct, interpolate, and walk its latent space.
+
+Every function returns a named tuple of tensors, on the model's device and without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from vae_ext import ops, reference
+from vae_ext.aevb.models import AutoEncoder
+from vae_ext.arguments import as_parameter
+from vae_ext.datasets import Dataset
+
+BATCH = 1000
+
+
+class Samples(NamedTuple):
+    """Draws from p(z) p(x given z).
+
+    Attributes:
+        z: `[N, J]`.
+        mean: the mean of p(x given z), `[N, D]`.
+        x: a draw from it, `[N, D]`.
+    """
+
+    z: Tensor
+    mean: Tensor
+    x: Tensor
+
+
+class Codes(NamedTuple):
+    """q(z given x) of datapoints.
+
+    Attributes:
+        mean, std: `[N, J]`.
+        kl: the divergence from the prior that each latent variable contributes, `[N, J]`, in nats.
+    """
+
+    mean: Tensor
+    std: Tensor
+    kl: Tensor
+
+
+class Reconstructions(NamedTuple):
+    """Datapoints and what the model makes of them.
+
+    Attributes:
+        x: `[N, D]`.
+        mean: the mean of p(x given z) at the mean of q(z given x), `[N, D]`.
+    """
+
+    x: Tensor
+    mean: Tensor
+
+
+class Interpolations(NamedTuple):
+    """Straight lines in latent space between the codes of two datapoints.
+
+    Attributes:
+        first, second: the datapoints, `[N, D]`.
+        z: from the code of the first to that of the second, `[N, steps, J]`.
+        mean: the mean of p(x given z), `[N, steps, D]`.
+    """
+
+    first: Tensor
+    second: Tensor
+    z: Tensor
+    mean: Tensor
+
+
+class Manifold(NamedTuple):
+    """The decoder over a plane of latent space, as in figure 4 of the paper.
+
+    Attributes:
+        coordinates: of the columns from left to right, and of the rows from bottom to top, `[side]`.
+        z: `[side, side, J]`, from the top row down.
+        mean: the mean of p(x given z), `[side, side, D]`.
+    """
+
+    coordinates: Tensor
+    z: Tensor
+    mean: Tensor
+
+
+@torch.no_grad()
+def sample(model: AutoEncoder, count: int, generator: Generator | None = None) -> Samples:
+    """Draws z from the prior, and x from p(x given z), with a generator of the CPU."""
+    z = torch.randn(count, model.latent_dim, generator=generator, device="cpu").to(_device(model))
+    output = model.decoder(z)
+    return Samples(z, model.likelihood.mean(output), model.likelihood.sample(output, generator))
+
+
+@torch.no_grad()
+def encode(model: AutoEncoder, dataset: Dataset, rows: Tensor) -> Codes:
+    """q(z given x) of every datapoint of `rows` (`dataset.train` or `dataset.test`)."""
+    parts = [_codes(model, x) for x in _batches(dataset, rows)]
+    return Codes(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def reconstruct(model: AutoEncoder, x: Tensor) -> Reconstructions:
+    """Datapoints `[N, D]` through the mean of q(z given x) and back."""
+    return Reconstructions(x, model.decode(model.encode(x).mean))
+
+
+@torch.no_grad()
+def interpolate(model: AutoEncoder, first: Tensor, second: Tensor, steps: int) -> Interpolations:
+    """From the codes of the first datapoints `[N, D]` to those of the second, both ends included."""
+    start, end = model.encode(first).mean, model.encode(second).mean
+    weight = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)
+    z = torch.lerp(start.unsqueeze(1), end.unsqueeze(1), weight.unsqueeze(1))
+    return Interpolations(first, second, z, model.decode(z))
+
+
+@torch.no_grad()
+def manifold(model: AutoEncoder, side: int, latents: Sequence[int] = (0, 1)) -> Manifold:
+    """The plane of two latent variables, zero in all others, by `side` quantiles of the prior in each.
+
+    The grid is even in probability: the unit square through the inverse Gaussian distribution function. The first of
+    `latents` runs from left to right, the second from bottom to top.
+    """
+    across, up = latents
+    coordinates = torch.special.ndtri((torch.arange(side) + 0.5) / side)
+    z = torch.zeros(side, side, model.latent_dim)
+    z[:, :, across] = coordinates
+    z[:, :, up] = coordinates.flip(0).unsqueeze(1)
+    z = z.to(_device(model))
+    return Manifold(coordinates, z, model.decode(z))
+
+
+def most_informative(codes: Codes, count: int) -> list[int]:
+    """The latent variables whose posteriors are farthest from the prior, in order of their number."""
+    return sorted(codes.kl.mean(0).topk(count).indices.tolist())
+
+
+def _codes(model: AutoEncoder, x: Tensor) -> Codes:
+    posterior = model.encode(x)
+    kl = ops.normal_kl(posterior.mean, **posterior.scale_keyword, event_ndim=0)
+    scale = as_parameter(posterior.kind, posterior.scale, posterior.mean)
+    std = reference.standard_deviation(scale, posterior.kind)
+    return Codes(posterior.mean, std.expand_as(posterior.mean), kl)
+
+
+def _batches(dataset: Dataset, rows: Tensor) -> Iterator[Tensor]:
+    for start in range(0, len(rows), BATCH):
+        yield dataset.decode(rows[start : start + BATCH])
+
+
+def _device(model: AutoEncoder) -> torch.device:
+    return next(model.parameters()).device

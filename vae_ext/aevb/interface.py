@@ -1,0 +1,53 @@
+"""What the estimators ask of a model: q(z given x) as a Gaussian, and log p(x given z)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from torch import Tensor
+
+from vae_ext.arguments import Scale, ScaleKind
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian, in the parameterisation a network happens to give it in.
+
+    Attributes:
+        mean: `[*S, B, *E]`.
+        scale: a tensor like `mean`, or of shape `[*E]`, or a 0-d tensor or a float.
+        kind: what `scale` is: log_var, log_std, std or var.
+    """
+
+    mean: Tensor
+    scale: Scale
+    kind: ScaleKind = "log_var"
+
+    @property
+    def scale_keyword(self) -> dict[str, Any]:
+        """The scale as the keyword that the operators take it by."""
+        return {self.kind: self.scale}
+
+
+# A plain tuple says the same: `return mean, log_var` or `return mean, std, "std"`.
+GaussianLike: TypeAlias = Gaussian | tuple[Tensor, Scale] | tuple[Tensor, Scale, ScaleKind]
+
+
+class Model(Protocol):
+    """Any object with these two methods; the prior p(z) is N(0, I)."""
+
+    def encode(self, x: Tensor) -> GaussianLike:
+        """q(z given x), the recognition model: `[B, *D]` to a Gaussian over z, `[B, *J]`."""
+
+    def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
+        """log p(x given z) of the generative model in nats: z `[L, B, *J]` and x `[B, *D]` to `[L, B]`."""
+
+
+def as_gaussian(output: GaussianLike, source: str) -> Gaussian:
+    """What the network called `source` returned. Raises TypeError when it is no tuple of two or three."""
+    if isinstance(output, tuple) and len(output) in (2, 3):
+        return Gaussian(*output)
+    # A tensor could be unpacked too, into its rows.
+    raise TypeError(
+        f"the {source} returned {type(output).__name__}; expected (mean, log_var), or (mean, scale, kind) with kind"
+        " one of 'log_var', 'log_std', 'std', 'var'"
+    )

@@ -1,0 +1,72 @@
+"""Whether a run fits into memory, asked before it starts: Linux would rather kill it later than refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vae_ext.datasets import Dataset
+from vae_ext.errors import UserError
+from vae_ext.train_config import TrainConfig
+
+# Tensors of a parameter's size: itself, its gradient, and what the optimizer keeps.
+COPIES_OF_PARAMETERS = {"adagrad": 3, "adam": 4, "sgd": 2}
+FLOAT = 4
+
+
+def require_memory(
+    model: nn.Module, dataset: Dataset, config: TrainConfig, device: torch.device, team_size: int
+) -> None:
+    """Checks that what training certainly allocates is there; `model` may be on the meta device.
+
+    Raises:
+        UserError: it is not.
+    """
+    needed = training_bytes(model, dataset, config, device, team_size)
+    available = available_bytes(device)
+    if available is not None and needed > available:
+        raise UserError(
+            f"training would take at least {_gigabytes(needed)} of memory, but {device} has {_gigabytes(available)}"
+            " left: give a smaller --hidden, --batch-size or --draws"
+        )
+
+
+def training_bytes(
+    model: nn.Module, dataset: Dataset, config: TrainConfig, device: torch.device, team_size: int
+) -> int:
+    """A lower bound: the parameters, x, what the decoder makes of it and its gradient, and the data where it moves."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    moved = 0 if device == dataset.train.device else dataset.train.nbytes + dataset.test.nbytes
+    values = config.batch_size // team_size * dataset.data_dim
+    decoded = 2 * config.draws * values * (FLOAT // 2 if config.precision == "bf16" else FLOAT)
+    return COPIES_OF_PARAMETERS[config.optimizer] * parameters * FLOAT + moved + values * FLOAT + decoded
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """What can still be allocated, or None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    limits = [limit for limit in (_meminfo_available(), _container_limit()) if limit is not None]
+    return min(limits, default=None)
+
+
+def _meminfo_available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _container_limit() -> int | None:
+    """All that a container may use. What it uses now includes caches that would give way."""
+    try:
+        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # There is no such file, or it says "max".
+        return None
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB"

@@ -1,0 +1,157 @@
+"""Pictures of what a model has learned, of datapoints that are pictures themselves. Each function writes one PNG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from vae_ext.aevb import explore
+from vae_ext.aevb.models import AutoEncoder
+from vae_ext.datasets import Dataset
+from vae_ext.plots import DPI, learning_curve, new_figure, title_of, typeset
+
+if TYPE_CHECKING:
+    from vae_ext.aevb.run import Record
+    from vae_ext.aevb.trainer import Trainer
+
+SAMPLES, RECONSTRUCTIONS, MANIFOLD_SIDE = 144, 48, 20
+SHOWN_COLUMNS = 12
+PICTURE_SHAPES = "[H, W], [H, W, 1] or [H, W, 3]"
+
+
+def draw_run(trainer: Trainer, records: Sequence[Record], folder: Path) -> None:
+    """The learning curve and, where datapoints are pictures, those of the model."""
+    learning_curve(records, trainer.dataset, folder / "learning_curve.png")
+    if drawable(trainer.dataset.event_shape):
+        draw_model(trainer.model, trainer.dataset, folder)
+
+
+def draw_model(model: AutoEncoder, dataset: Dataset, folder: Path) -> None:
+    """Samples, reconstructions and a 2-d manifold, of a `drawable` dataset."""
+    about = dataset.event_shape, dataset.name
+    samples(explore.sample(model, SAMPLES, torch.Generator().manual_seed(0)), *about, folder / "samples.png")
+    x = dataset.decode(dataset.test[:RECONSTRUCTIONS])
+    reconstructions(explore.reconstruct(model, x), *about, folder / "reconstructions.png")
+    if model.latent_dim == 2:
+        manifold(explore.manifold(model, MANIFOLD_SIDE), (0, 1), *about, folder / "manifold.png")
+
+
+def drawable(event_shape: Sequence[int]) -> bool:
+    """Whether a datapoint is a picture: of `PICTURE_SHAPES`."""
+    return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[2] in (1, 3))
+
+
+def samples(samples: explore.Samples, event_shape: Sequence[int], name: str, path: Path) -> None:
+    """The means of p(x given z) for z from the prior, as many as fit."""
+    shown = samples.mean[:SAMPLES]
+    columns = min(SHOWN_COLUMNS, math.ceil(math.sqrt(len(shown))))
+    images = _images(shown, event_shape)
+    width = max(4.5, columns / 2)
+    figure = new_figure(width, width * _aspect(images, columns) + 0.5)
+    _show_grid(figure.subplots(), images, columns)
+    figure.suptitle(f"Samples, {title_of(name)}: $z$ from the prior, mean of $p(x\\,|\\,z)$", fontsize=2 * width)
+    figure.savefig(path, dpi=DPI)
+
+
+def reconstructions(
+    reconstructions: explore.Reconstructions,
+    event_shape: Sequence[int],
+    name: str,
+    path: Path,
+    columns: int = 16,
+    pairs: int = 3,
+) -> None:
+    """Datapoints over the mean of p(x given z) at the mean z of q(z given x), as many as fit."""
+    x, mean = (rows[: columns * pairs] for rows in reconstructions)
+    columns = min(columns, len(x))
+    images = _images(torch.stack([x, mean]), event_shape)
+    rows = math.ceil(len(x) / columns)
+    figure = new_figure(
+        9, rows * (9 * _aspect(images[:, :columns].reshape(-1, *images.shape[2:]), columns) + 0.1) + 0.5
+    )
+    panels = figure.subplots(rows, 1, squeeze=False)[:, 0]
+    for index, axes in enumerate(panels):
+        both = images[:, index * columns : (index + 1) * columns]
+        _show_grid(axes, both.reshape(-1, *images.shape[2:]), both.shape[1])
+        axes.set_yticks([0.25, 0.75], ["original", "model"], fontsize=8)
+    figure.suptitle(f"Reconstructions, {title_of(name)}", fontsize=12)
+    figure.savefig(path, dpi=DPI)
+
+
+def interpolations(
+    interpolations: explore.Interpolations, event_shape: Sequence[int], name: str, path: Path, most: int = 10
+) -> None:
+    """Each row from one datapoint to another: the two themselves, and between them the decoder along the line."""
+    first, second, _, mean = (rows[:most] for rows in interpolations)
+    steps = mean.shape[1]
+    images = _images(torch.cat([first.unsqueeze(1), mean, second.unsqueeze(1)], dim=1), event_shape)
+    blank = np.ones_like(images[:, :1])
+    columns = [images[:, :1], blank, images[:, 1:-1], blank, images[:, -1:]]
+    cells = np.concatenate(columns, axis=1).reshape(-1, *images.shape[2:])
+    figure = new_figure(9, 9 * _aspect(cells, steps + 4) + 0.6)
+    axes = figure.subplots()
+    _show_grid(axes, cells, steps + 4)
+    centre = 0.5 / (steps + 4)
+    axes.set_xticks([centre, 0.5, 1 - centre], ["first", "mean of $p(x\\,|\\,z)$, $z$ from code to code", "second"])
+    figure.suptitle(f"Interpolations between datapoints, {title_of(name)}", fontsize=12)
+    figure.savefig(path, dpi=DPI)
+
+
+def manifold(
+    manifold: explore.Manifold, latents: Sequence[int], event_shape: Sequence[int], name: str, path: Path
+) -> None:
+    """The mean of p(x given z) over the plane of two latent variables, as in figure 4 of the paper."""
+    side = len(manifold.coordinates)
+    images = _images(manifold.mean.flatten(0, 1), event_shape)
+    aspect = _aspect(images, side)
+    figure = new_figure(7 / max(1, aspect**0.5), 7 * max(1, aspect**0.5) + 0.2)
+    axes = figure.subplots()
+    _show_grid(axes, images, columns=side, gap=0.0)
+    ticks = [0.05, 0.25, 0.5, 0.75, 0.95]
+    labels = [typeset(value, 2) for value in torch.special.ndtri(torch.tensor(ticks)).tolist()]
+    axes.set_xticks(ticks, labels)
+    axes.set_yticks([1 - tick for tick in ticks], labels)
+    axes.set_xlabel(f"$z_{{{latents[0] + 1}}}$")
+    axes.set_ylabel(f"$z_{{{latents[1] + 1}}}$")
+    axes.set_title(f"The learned manifold, {title_of(name)}: mean of $p(x\\,|\\,z)$", fontsize=12)
+    figure.savefig(path, dpi=DPI)
+
+
+def _images(rows: Tensor, event_shape: Sequence[int]) -> np.ndarray:
+    """`[*S, D]` to `[*S, H, W, C]` in [0, 1]: values beyond are scaled to fit, all alike."""
+    height, width, *channels = event_shape
+    values = rows.unflatten(-1, (height, width, *(channels or [1]))).float().cpu()
+    low, high = min(0.0, values.min().item()), max(1.0, values.max().item())
+    return np.asarray((values - low) / (high - low))
+
+
+def _aspect(images: np.ndarray, columns: int) -> float:
+    """Height over width of the images in a grid."""
+    count, height, width, _ = images.shape
+    rows = math.ceil(count / columns)
+    return float(rows * (height + 1) / (columns * (width + 1)))
+
+
+def _show_grid(axes: Axes, images: np.ndarray, columns: int, gap: float = 1.0) -> None:
+    """Draws images row by row into a unit square, a pixel of brightness `gap` around each."""
+    _, height, width, channels = images.shape
+    rows = math.ceil(len(images) / columns)
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), gap)
+    for index, image in enumerate(images):
+        top = 1 + index // columns * (height + 1)
+        left = 1 + index % columns * (width + 1)
+        canvas[top : top + height, left : left + width] = image
+    picture = canvas[..., 0] if channels == 1 else canvas
+    aspect = canvas.shape[0] / canvas.shape[1]
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=(0, 1, 1, 0), aspect=aspect)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)

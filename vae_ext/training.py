@@ -1,0 +1,138 @@
+"""What `vae-ext train` does: begins a run or goes on with one, shows it, and leaves its folder behind."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from vae_ext import __version__, interrupts
+from vae_ext.aevb.checkpoint import Checkpoint, RunOptions, load_checkpoint
+from vae_ext.aevb.checkpoint import resume as resume_trainer
+from vae_ext.aevb.distributed import Team
+from vae_ext.aevb.run import CHECKPOINT, TENSORBOARD, RunDirectory, sole_writer, summarise
+from vae_ext.aevb.run import train as run_to_the_end
+from vae_ext.aevb.step_size import best_step_size, try_step_sizes
+from vae_ext.aevb.tensorboard import TensorBoardLog
+from vae_ext.aevb.trainer import Trainer
+from vae_ext.datasets import load_dataset
+from vae_ext.errors import UserError
+from vae_ext.options import resolve_device
+from vae_ext.pictures import PICTURE_SHAPES, draw_run, drawable
+from vae_ext.progress import make_display
+from vae_ext.train_config import TrainConfig
+
+
+def begin(
+    config: TrainConfig, options: RunOptions, data_dir: Path | None, folder: Path, team: Team, *, try_lr: bool
+) -> None:
+    """Trains anew, with the best step size of short trials where `try_lr` is set."""
+    data = load_dataset(options.dataset, data_dir)
+    device = resolve_device(options.device)
+    console = _console(team)
+    directory = RunDirectory(folder, options)
+    with sole_writer(folder, team):
+        if try_lr:
+            bounds = try_step_sizes(data, config, device, team)
+            config = replace(config, lr=best_step_size(bounds))
+            tried = ", ".join(f"{lr:g}: {bound:.2f}" for lr, bound in bounds.items())
+            console.print(f"Step size {config.lr:g}, by the training bound of short trials ({tried} nats)")
+        _run(Trainer(data, config, device, team=team), directory, console)
+
+
+def resume(folder: Path, given: Mapping[str, Any], data_dir: Path | None, team: Team) -> None:
+    """Goes on with the run in `folder`; `given` are the other options of the command line, which have no say."""
+    with sole_writer(folder, team):
+        _go_on(folder, given, data_dir, team)
+
+
+def _go_on(folder: Path, given: Mapping[str, Any], data_dir: Path | None, team: Team) -> None:
+    path = folder / CHECKPOINT
+    saved = load_checkpoint(path)
+    _expect_no_other_options(folder, saved, given)
+    options = saved.options
+    if data_dir is not None:
+        options = replace(options, data_dir=str(data_dir.absolute()))
+    data = load_dataset(options.dataset, None if options.data_dir is None else Path(options.data_dir))
+    trainer = Trainer(data, saved.config, resolve_device(options.device), team=team)
+    resume_trainer(trainer, saved, path)
+    _run(trainer, RunDirectory(folder, options, saved), _console(team))
+
+
+def _expect_no_other_options(folder: Path, saved: Checkpoint, given: Mapping[str, Any]) -> None:
+    begun_with = {**asdict(saved.options), **asdict(saved.config)}
+    for name, value in given.items():
+        if str(value) != str(begun_with.get(name)):
+            option = f"--{name.replace('_', '-')}"
+            was = f"was begun with {begun_with[name]}" if name in begun_with else "goes on where it is"
+            raise UserError(
+                f"{option} is {value}, but the run in {folder} {was}: leave it out, or train without --resume"
+            )
+
+
+def _run(trainer: Trainer, directory: RunDirectory, console: Console) -> None:
+    _introduce(console, trainer, directory)
+    is_first = trainer.team.is_first
+    log = None
+    if is_first and directory.options is not None and directory.options.tensorboard:
+        log = TensorBoardLog(directory.path / TENSORBOARD, directory.saved_samples)
+    try:
+        with make_display(console, trainer.config.samples, trainer.read_tally()) as display:
+            records = run_to_the_end(trainer, directory, display, log)
+        if not is_first:
+            return
+        summary = {"vae_ext": __version__, **summarise(trainer, records)}
+        directory.write_summary(summary)
+        draw_run(trainer, records, directory.path)
+    except KeyboardInterrupt:
+        interrupts.end_the_process()
+        _report_interruption(directory, trainer.samples)
+        raise typer.Exit(interrupts.STATUS) from None
+    finally:
+        if directory.earlier is not None:
+            console.print(f"The earlier run in {directory.path} is now in {directory.earlier}")
+    console.print(
+        f"Held-out bound {summary['test_bound']:.2f} nats after {summary['samples']:,} samples in"
+        f" {summary['seconds']:.0f} s. Written to {directory.path}",
+    )
+
+
+def _console(team: Team) -> Console:
+    return Console(highlight=False, soft_wrap=True, quiet=not team.is_first)
+
+
+def _introduce(console: Console, trainer: Trainer, directory: RunDirectory) -> None:
+    data, config = trainer.dataset, trainer.config
+    if directory.saved_samples is not None:
+        console.print(f"Going on with the run in {directory.path} after {directory.saved_samples:,} samples")
+    console.print(
+        f"{data.name}: {len(data.train):,} training and {len(data.test):,} held-out datapoints"
+        f" of {data.data_dim} values. {config.latent} latents, {config.hidden} hidden units,"
+        f" {config.optimizer} at {config.lr:g}, minibatches of {config.batch_size}, on {trainer.device}"
+    )
+    if config.samples % config.batch_size:
+        whole = math.ceil(config.samples / config.batch_size) * config.batch_size
+        console.print(
+            f"{config.samples:,} samples are not whole minibatches of {config.batch_size:,}: {whole:,} will be seen"
+        )
+    if not drawable(data.event_shape):
+        console.print(
+            f"The learning curve will be the only picture: a datapoint has shape {list(data.event_shape)},"
+            f" expected {PICTURE_SHAPES} for others"
+        )
+
+
+def _report_interruption(directory: RunDirectory, samples: int) -> None:
+    kept = (
+        "nothing had been saved yet"
+        if directory.saved_samples is None
+        else f"{directory.path} keeps the checkpoint of {directory.saved_samples:,} samples and its metrics:"
+        f" `vae-ext train --resume {shlex.quote(str(directory.path))}` goes on"
+    )
+    typer.echo(f"vae-ext: stopped after {samples:,} samples; {kept}", err=True)
