@@ -25,12 +25,12 @@ class Plan:
     @property
     def effort(self) -> Effort:
         """For one operator on one workload."""
-        return Effort(seconds=0.15, rounds=8) if self.quick else Effort(seconds=0.8, rounds=12)
+        return Effort(seconds=0.15, rounds=8) if self.quick else Effort(seconds=0.6, rounds=12, limit=5.0)
 
     @property
     def effort_of_a_step(self) -> Effort:
         """For whole training steps."""
-        return Effort(seconds=0.5, rounds=4) if self.quick else Effort(seconds=2.0, rounds=7)
+        return Effort(seconds=0.5, rounds=4) if self.quick else Effort(seconds=2.0, rounds=7, limit=15.0)
 
     @property
     def effort_of_a_point(self) -> Effort:

@@ -22,6 +22,8 @@ Call: TypeAlias = Callable[[], object]
 # Long enough that a sample is the steady state of one contestant, not the tail of another.
 _SAMPLE_NS = 2_000_000
 _WARM_UP_CALLS, _WARM_UP_SECONDS = 5, 0.2
+# For percentiles of any kind.
+_LEAST_ROUNDS = 4
 # What is written to a file; the machine repeats itself to fewer digits.
 _DIGITS = 4
 
@@ -39,10 +41,17 @@ class Timing:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: for so many seconds, and so many rounds at least."""
+    """How long to measure: for so many seconds, and so many rounds at least, unless `limit` seconds do not suffice."""
 
     seconds: float
     rounds: int
+    limit: float = 60.0
+
+    def wants(self, rounds: int, seconds: float) -> bool:
+        """Another round, after so many in so many seconds."""
+        if rounds < _LEAST_ROUNDS or seconds < self.seconds:
+            return True
+        return rounds < self.rounds and seconds < self.limit
 
 
 def interleave(calls: Mapping[str, Call], effort: Effort) -> tuple[dict[str, Timing], float]:
@@ -56,9 +65,9 @@ def interleave(calls: Mapping[str, Call], effort: Effort) -> tuple[dict[str, Tim
     gc.collect()
     gc.disable()
     try:
-        faults, end = _page_faults(), perf_counter() + effort.seconds
+        faults, begun = _page_faults(), perf_counter()
         order, chance = list(calls), random.Random(0)
-        while rounds < effort.rounds or perf_counter() < end:
+        while effort.wants(rounds, perf_counter() - begun):
             chance.shuffle(order)
             for name in order:
                 samples[name].append(_sample(calls[name], repeats[name]))

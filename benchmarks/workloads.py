@@ -31,7 +31,7 @@ _PIXELS = ((100, 784), (1024, 784), (8192, 784), (4096, 12288))
 _LATENTS = ((100, 20), (1024, 32), (8192, 64), (65536, 128))
 # A CUDA device has caches of tens of megabytes, and memory that takes as much to be busy.
 _CUDA_LARGE = (131072, 784)
-_SAMPLES = (8, 50)
+_SAMPLES = (1, 8, 50)
 
 # What a training step minimises, by the shape of its data: the operators it is made of, and the dimension of z.
 LOSS = "loss"
@@ -212,8 +212,13 @@ def matching(only: str, workloads: Sequence[Workload]) -> list[Workload]:
 
 
 def by_importance(workloads: Iterable[Workload]) -> list[Workload]:
-    """What to do first where time may run out: one sample, float32."""
-    return sorted(workloads, key=lambda workload: (workload.samples > 1, workload.dtype != "float32"))
+    """What to do first where time may run out: one sample, float32; of several samples, the small workloads."""
+
+    def importance(workload: Workload) -> tuple[bool, bool, int]:
+        several = workload.samples > 1
+        return several, workload.dtype != "float32", workload.elements if several else 0
+
+    return sorted(workloads, key=importance)
 
 
 def shapes_of(operator: str, device: str) -> tuple[tuple[int, int], ...]:
@@ -223,14 +228,11 @@ def shapes_of(operator: str, device: str) -> tuple[tuple[int, int], ...]:
 
 
 def _grid(device: str) -> Iterator[Workload]:
-    """Everything with one sample; with several, what training does with them: both passes, small minibatches."""
-    for operator, direction, dtype in itertools.product(OPERATORS, PASSES, DTYPES):
-        shapes = shapes_of(operator, device)
-        for shape in shapes:
-            yield Workload(operator, shape, direction, dtype)
-        if operator == "normal_kl" or direction == "fwd" or dtype != "float32":
+    """Every operator in every way; a KL knows of no samples."""
+    for operator, direction, dtype, samples in itertools.product(OPERATORS, PASSES, DTYPES, _SAMPLES):
+        if operator == "normal_kl" and samples > 1:
             continue
-        for shape, samples in itertools.product(shapes[:2], _SAMPLES):
+        for shape in shapes_of(operator, device):
             yield Workload(operator, shape, direction, dtype, samples)
     for shape, dtype in itertools.product(_PIXELS[:3], DTYPES):
         yield Workload(LOSS, shape, "fwd+bwd", dtype)

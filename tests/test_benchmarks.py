@@ -234,9 +234,18 @@ def test_every_round_times_every_call() -> None:
 
         return count
 
-    timings, _ = interleave({name: call(name) for name in counts}, Effort(seconds=0, rounds=3))
-    assert all(len(timing.samples) == 3 and timing.p20 <= timing.median <= timing.p80 for timing in timings.values())
+    timings, _ = interleave({name: call(name) for name in counts}, Effort(seconds=0, rounds=5))
+    assert all(len(timing.samples) == 5 and timing.p20 <= timing.median <= timing.p80 for timing in timings.values())
     assert all(counts[name] > 3 * timings[name].calls_per_sample for name in counts)
+
+
+def test_slow_calls_have_fewer_rounds() -> None:
+    effort = Effort(seconds=1, rounds=12, limit=5)
+    assert effort.wants(3, 99)
+    assert not effort.wants(4, 99)
+    assert effort.wants(11, 4.9)
+    assert not effort.wants(12, 4.9)
+    assert effort.wants(12, 0.9)
 
 
 def test_the_gate_stops_at_a_wrong_operator(monkeypatch: pytest.MonkeyPatch) -> None:
