@@ -108,7 +108,7 @@ def _kernel(name: str, *, spills: int = 0, widest_load: int = 16) -> Kernel:
 def test_spills_and_narrow_loads_of_hot_kernels_are_complaints() -> None:
     good = [
         _kernel("map_rows<Kl, Groups<float, float, int 1>, false>"),
-        _kernel("map_rows<Kl, Groups<bfloat16, unsigned char, int 1>, false>", widest_load=8),
+        _kernel("map_rows<Kl, Groups<bfloat16, unsigned char, 1>, false>", widest_load=8),
         _kernel("map_rows<Kl, Groups<bfloat16, unsigned char, int 2>, false>"),
         _kernel("map_rows<Kl, Groups<double, double, int 1>, false>", spills=8),
         _kernel("sum_rows<Kl, Elements<float>>", spills=8, widest_load=4),

@@ -24,7 +24,7 @@ from pathlib import Path
 # Rows that are dense and aligned, in the types that training is in.
 HOT = re.compile(r"\bGroups<(?!double)")
 # Halves that are aligned to one group of four, and not to two of them.
-NARROW = re.compile(r"\bGroups<b?float16\b[^<>]*, int 1>")
+NARROW = re.compile(r"\bGroups<b?float16\b[^<>]*, (?:int )?1>")
 
 _USAGE = re.compile(
     r"Compiling entry function '(?P<symbol>\w+)'.*?"
