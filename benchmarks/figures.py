@@ -62,7 +62,8 @@ def speed(document: Document) -> Figure:
     for axes, direction in zip(panels, ("fwd", "fwd+bwd"), strict=True):
         chosen = [row for row in rows if row["pass"] == direction]
         for peer in _present(chosen, "timings", ("eager", "compile", "reduce-overhead", "jax")):
-            dots = [(times_as_fast(row["timings"], peer), places[_place(row)]) for row in chosen]
+            found = [row for row in chosen if peer in row["timings"]]
+            dots = [(times_as_fast(row["timings"], peer), places[_place(row)]) for row in found]
             axes.scatter(*zip(*dots, strict=True), s=34, color=_COLOURS[peer], label=_LABELS.get(peer, peer), zorder=3)
         axes.axvline(1, color="black", linewidth=1)
         axes.set_title({"fwd": "forward", "fwd+bwd": "forward + backward"}[direction], fontsize=10)
@@ -74,7 +75,7 @@ def speed(document: Document) -> Figure:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     _name_places(panels[0], places)
-    _legend(figure, panels[1])
+    _legend(figure)
     figure.suptitle(f"How many times as fast ours is. {_where(document)}", fontsize=10)
     return figure
 
@@ -97,7 +98,7 @@ def training(document: Document) -> Figure:
         bottom.set_xticklabels([f"{row['batch']:,}\n{_bytes(row['peak_bytes']['eager'])}" for row in chosen])
     grid[0][0].set_ylabel("samples per second\nover eager's")
     grid[1][0].set_ylabel("peak memory of a step\nover eager's")
-    _legend(figure, grid[0][0])
+    _legend(figure)
     figure.suptitle(
         "Whole training steps that differ in their operators alone; under each minibatch size, what eager reaches\n"
         + _where(document),
@@ -131,7 +132,7 @@ def accuracy(document: Document) -> Figure:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
     _name_places(grid[0], places)
-    _legend(figure, grid[0])
+    _legend(figure)
     figure.suptitle(
         "The largest error against float64, over the sum of |terms|\n"
         "(no error: at the left edge; NaN or infinity where there should be a number: at the right)",
@@ -150,12 +151,14 @@ def scaling(document: Document) -> Figure:
     for line, operator in zip(grid, operators, strict=True):
         for axes, axis in zip(line, axes_of_rows, strict=True):
             chosen = [row for row in rows if (row["operator"], row["axis"]) == (operator, axis)]
-            if axis == "threads":
+            if not chosen:
+                axes.set_axis_off()
+            elif axis == "threads":
                 _threads(axes, chosen)
             else:
                 _growth(axes, chosen, _AXES[axis])
         line[0].set_ylabel(f"{operator}\nµs a call")
-    _legend(figure, grid[0][0])
+    _legend(figure)
     figure.suptitle(f"Forward + backward, float32. {_where(document)}", fontsize=10)
     return figure
 
@@ -183,8 +186,9 @@ def _threads(axes: Axes, rows: Sequence[Row]) -> None:
     times = {(row["threads"], row["value"]): row["timings"]["ours"]["p20"] for row in rows}
     values = sorted({row["value"] for row in rows})
     for count in counts[1:]:
-        gains = [times[counts[0], value] / times[count, value] for value in values]
-        axes.plot(values, gains, color=_COLOURS["ours"], marker="o", markersize=4)
+        found = [value for value in values if {(counts[0], value), (count, value)} <= times.keys()]
+        gains = [times[counts[0], value] / times[count, value] for value in found]
+        axes.plot(found, gains, color=_COLOURS["ours"], marker="o", markersize=4)
         axes.axhline(count, color="0.5", linestyle="--", linewidth=1)
         axes.annotate(f"{count} threads", (values[0], count), (0, 3), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
@@ -249,9 +253,14 @@ def _present(rows: Sequence[Row], part: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if any(name in row[part] for row in rows)]
 
 
-def _legend(figure: Figure, axes: Axes, columns: int | None = None) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=columns or len(labels), fontsize=9)
+def _legend(figure: Figure) -> None:
+    """Whatever any panel has, once."""
+    handles = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(handles.values()), list(handles), frameon=False, loc="outside lower center", ncols=len(handles), fontsize=9
+    )
 
 
 def _plain(axes: Axes) -> None:

@@ -59,10 +59,9 @@ def run(options: Options) -> None:
     if not any(document[part] for part in PARTS):
         reason = next(iter(session.left_out.values()))
         raise UserError(f"nothing was measured: {len(session.left_out)} were left out, the first because {reason}")
-    if options.out is not None:
-        figures.draw(document, options.out, results.digest(options.out / results.FILE_NAME))
     show(document, session.terminal)
     if options.out is not None:
+        figures.draw(document, options.out, results.digest(options.out / results.FILE_NAME))
         session.terminal.say(f"Written to {options.out}")
 
 

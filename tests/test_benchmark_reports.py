@@ -301,6 +301,31 @@ def test_pictures_of_what_was_not_measured_go(tmp_path: Path) -> None:
     assert not (tmp_path / "training.png").exists()
 
 
+def test_partial_results_are_drawn(tmp_path: Path) -> None:
+    """A peer that failed in one row, an operator whose curves were not begun, threads cut between one and two."""
+    without_compile = operator_row(shape=[100, 784])
+    del without_compile["timings"]["compile"]
+    step = step_row(batch=1024)
+    del step["timings"]["compile"], step["peak_bytes"]["compile"]
+    point = document()["scaling"][0]
+    points = [
+        point,
+        point | {"axis": "threads", "value": 4, "threads": 1},
+        point | {"axis": "threads", "value": 4, "threads": 2},
+        point | {"axis": "threads", "value": 16, "threads": 1},
+        point | {"operator": "bernoulli_log_prob"},
+    ]
+    file = document(operators=[operator_row(), without_compile], training=[step_row(), step], scaling=points)
+    assert [path.name for path in figures.draw(file, tmp_path, "")] == list(figures.PARTS)
+
+
+@pytest.mark.parametrize("direction", ["fwd", "fwd+bwd"])
+def test_the_legend_is_of_the_panel_that_has_something(direction: str) -> None:
+    row = operator_row() | {"pass": direction}
+    (legend,) = figures.speed(document(operators=[row])).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["eager", "torch.compile"]
+
+
 def test_a_readme_without_marks_is_refused(tmp_path: Path) -> None:
     path = results.write(document(), tmp_path)
     (tmp_path / "PROJECT.md").write_text("nothing here\n")
