@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -53,10 +53,12 @@ def questions(dtypes: Sequence[str], operators: Sequence[str] = OPERATORS) -> li
     return [Question(*each) for each in itertools.product(operators, dtypes)]
 
 
-def compare(session: Session, cells: Sequence[Question]) -> list[dict[str, Any]]:
-    """A row for each operator, dtype and kind of values."""
-    asked = session.each("accuracy", {question.name: question for question in cells})
-    return [row for question in asked for row in session.pinned.run(measure, question, session.plan)]
+def compare(session: Session, cells: Sequence[Question]) -> Iterator[list[dict[str, Any]]]:
+    """The rows so far, one for each operator, dtype and kind of values, after each question."""
+    rows: list[dict[str, Any]] = []
+    for question in session.each("accuracy", {question.name: question for question in cells}):
+        rows += session.measured(question.name, session.pinned, measure, question, session.plan) or []
+        yield rows
 
 
 def measure(question: Question, plan: Plan) -> list[dict[str, Any]]:

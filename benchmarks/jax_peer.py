@@ -39,11 +39,13 @@ def call(inputs: Inputs) -> Callable[[], object]:
     def forward(parameters: dict[str, Any], data: dict[str, Any], count: Any) -> tuple[Any, ...]:
         return FORMULAS[operator](parameters | data, jax.random.fold_in(key, count), samples)
 
-    def backward(parameters: dict[str, Any], data: dict[str, Any], count: Any) -> Any:
+    def backward(parameters: dict[str, Any], data: dict[str, Any], count: Any, grads: tuple[Any, ...]) -> Any:
         _, pull_back = jax.vjp(lambda parameters: forward(parameters, data, count), parameters)
         return pull_back(grads)
 
     compiled = jax.jit(backward if grads else forward)
+    # As an argument, or else XLA may compute with them beforehand.
+    given = (grads,) if grads else ()
     split = [
         (
             {name: array for name, array in arguments.items() if name != "x"},
@@ -52,7 +54,7 @@ def call(inputs: Inputs) -> Callable[[], object]:
         for arguments in arrays
     ]
     turns, counts = itertools.cycle(split), itertools.count()
-    return lambda: jax.block_until_ready(compiled(*next(turns), next(counts)))
+    return lambda: jax.block_until_ready(compiled(*next(turns), next(counts), *given))
 
 
 def _normal_rsample(arguments: dict[str, Any], key: Any, samples: int | None) -> tuple[Any, ...]:

@@ -55,9 +55,12 @@ def _fastest(call: Callable[[], object]) -> float:
 
 
 class OtherLoad:
-    """How many cores are busy with anything but these processes and what they start, from when this was made."""
+    """How many cores are busy with anything but the processes `pids` names, from when this was made.
 
-    def __init__(self, pids: Sequence[int]) -> None:
+    What they have started is counted once it has ended: so are processes that another has taken the place of.
+    """
+
+    def __init__(self, pids: Callable[[], Sequence[int]]) -> None:
         self._pids = pids
         self._start, self._busy, self._own = time.monotonic(), _busy_seconds(), self._own_seconds()
 
@@ -66,7 +69,7 @@ class OtherLoad:
         return max(0.0, busy - own) / (time.monotonic() - self._start)
 
     def _own_seconds(self) -> float:
-        return sum(_seconds_of_process(pid) for pid in self._pids)
+        return sum(_seconds_of_process(pid) for pid in self._pids())
 
 
 def _busy_seconds() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 import vae_ext
 from benchmarks import machine
-from benchmarks.contestants import COMPILED, contestants
+from benchmarks.contestants import COMPILED, contestants, wake_compiler
 from benchmarks.session import Plan, Session
 from benchmarks.timing import Call, Timing, interleave, rounded_off, seconds_of
 from benchmarks.workloads import Inputs, Workload, by_importance, operator_of
@@ -23,8 +23,8 @@ from tests.memory import peak_bytes
 _BEYOND_OWN_CACHES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 
 
-def sweep(session: Session, workloads: Sequence[Workload]) -> list[dict[str, Any]]:
-    """A row for each workload that there is memory and time for, in the order of `workloads`."""
+def sweep(session: Session, workloads: Sequence[Workload]) -> Iterator[list[dict[str, Any]]]:
+    """After each workload that there is memory and time for, the rows so far, in the order of `workloads`."""
     rows: dict[Workload, dict[str, Any]] = {}
     ordered = by_importance(workloads)
     for workload in session.each("operators", {workload.name: workload for workload in ordered}):
@@ -33,11 +33,16 @@ def sweep(session: Session, workloads: Sequence[Workload]) -> list[dict[str, Any
             needed = workload.memory_needed() / 2**30
             session.leave_out(workload.name, f"{needed:.1f} GiB of memory are needed, {available / 2**30:.1f} free")
             continue
-        rows[workload] = session.pinned.run(measure, workload, session.plan)
+        row = session.measured(workload.name, session.pinned, measure, workload, session.plan)
+        if row is None:
+            continue
+        rows[workload] = row
         # Half precision has the same allocations, at half the size; so do several samples, at a multiple.
         if session.as_it_comes is not None and workload.dtype == "float32" and workload.samples == 1:
-            rows[workload]["default_allocator"] = session.as_it_comes.run(time_alone, workload, session.plan)
-    return [rows[workload] for workload in workloads if workload in rows]
+            name = f"{workload.name} with the default allocator"
+            default = session.measured(name, session.as_it_comes, time_alone, workload, session.plan)
+            row |= {} if default is None else {"default_allocator": default}
+        yield [rows[workload] for workload in workloads if workload in rows]
 
 
 def measure(workload: Workload, plan: Plan) -> dict[str, Any]:
@@ -108,6 +113,8 @@ def _prepare(workload: Workload, plan: Plan) -> tuple[Inputs, dict[str, Call], d
     for name in [name for name in calls if name in COMPILED]:
         # A peer that cannot compile is no reason to have measured for nothing.
         try:
+            if name != "jax":
+                wake_compiler(plan.device)
             seconds[name] = rounded_off(seconds_of(calls[name]))
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -23,10 +23,11 @@ PARTS = ("operators", "training", "accuracy", "scaling")
 
 
 def write(document: Document, folder: Path) -> Path:
-    """Writes results.json into the folder."""
+    """Writes results.json into the folder: all of it, or what was there before stays."""
     path = folder / FILE_NAME
-    path.write_text(dump(document))
-    return path
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(dump(document))
+    return unfinished.replace(path)
 
 
 def dump(document: Document) -> str:

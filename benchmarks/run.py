@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from benchmarks import accuracy, figures, machine, operators, results, scaling, training
-from benchmarks.contestants import fresh_cache, wake_compiler
+from benchmarks.contestants import fresh_cache
 from benchmarks.gate import pass_gate
 from benchmarks.report import show
 from benchmarks.results import PARTS
 from benchmarks.session import Plan, Session
-from benchmarks.terminal import Terminal, terminal
+from benchmarks.terminal import terminal
 from benchmarks.worker import AS_IT_COMES, PINNED, Worker
 from benchmarks.workloads import DTYPES, OPERATORS, Workload, matching, suite
 from vae_ext import _native
@@ -66,10 +66,9 @@ def run(options: Options) -> None:
 
 
 def _measure(session: Session, options: Options, workloads: Sequence[Workload]) -> dict[str, Any]:
-    """The document of results.json, part by part: what was measured so far outlives an interruption."""
-    pids = [worker.pid for worker in session.workers()]
-    _expect_quiet(session.terminal, options.force, pids)
-    load = machine.OtherLoad(pids)
+    """The document of results.json, written after each row: what was measured so far outlives an interruption."""
+    _expect_quiet(session, options.force)
+    load = machine.OtherLoad(session.pids)
     begun = monotonic()
     gated = (
         OPERATORS if set(options.parts) - {"operators"} else {part for workload in workloads for part in workload.parts}
@@ -77,9 +76,7 @@ def _measure(session: Session, options: Options, workloads: Sequence[Workload]) 
     cases = pass_gate(session, gated, options.dtypes)
     document = _header(session, options) | {"cases_right": cases, "seconds": {"correctness": _seconds_since(begun)}}
     document |= {part: [] for part in PARTS}
-    for worker in session.workers():
-        worker.run(wake_compiler, session.plan.device)
-    measures: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    measures: dict[str, Callable[[], Iterator[list[dict[str, Any]]]]] = {
         "operators": lambda: operators.sweep(session, workloads),
         "training": lambda: training.train(session, training.steps(options.quick, options.dtypes)),
         "accuracy": lambda: accuracy.compare(session, accuracy.questions(options.dtypes)),
@@ -87,12 +84,21 @@ def _measure(session: Session, options: Options, workloads: Sequence[Workload]) 
     }
     for part in options.parts:
         begun = monotonic()
-        document[part] = measures[part]()
+        for rows in measures[part]():
+            document[part] = rows
+            document["seconds"][part] = _seconds_since(begun)
+            _record(document, session, load, options.out)
+        # Once more, for what was left out after the last row.
         document["seconds"][part] = _seconds_since(begun)
-        document |= {"cores_busy_with_others": round(load.cores(), 3), "left_out": session.left_out}
-        if options.out is not None:
-            results.write(document, options.out)
+        _record(document, session, load, options.out)
     return document
+
+
+def _record(document: dict[str, Any], session: Session, load: machine.OtherLoad, out: Path | None) -> None:
+    """Writes what there is so far."""
+    document |= {"cores_busy_with_others": round(load.cores(), 3), "left_out": session.left_out}
+    if out is not None:
+        results.write(document, out)
 
 
 def _header(session: Session, options: Options) -> dict[str, Any]:
@@ -146,9 +152,9 @@ def _resolve_device(name: str | None) -> str:
     return name
 
 
-def _expect_quiet(terminal: Terminal, force: bool, pids: Sequence[int]) -> None:
+def _expect_quiet(session: Session, force: bool) -> None:
     """Raises UserError on a machine that is busy with something else; with `force`, only says so."""
-    load = machine.OtherLoad(pids)
+    load = machine.OtherLoad(session.pids)
     time.sleep(1)
     busy = load.cores()
     if busy <= machine.QUIET_CORES:
@@ -156,7 +162,7 @@ def _expect_quiet(terminal: Terminal, force: bool, pids: Sequence[int]) -> None:
     sentence = f"other processes keep {busy:.1f} cores busy, expected {machine.QUIET_CORES} or less"
     if not force:
         raise UserError(f"{sentence}: end them, or give --force")
-    terminal.say(f"{sentence.capitalize()}: these numbers mean little.", warning=True)
+    session.terminal.say(f"{sentence.capitalize()}: these numbers mean little.", warning=True)
 
 
 def _seconds_since(begun: float) -> float:

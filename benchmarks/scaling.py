@@ -74,21 +74,23 @@ def thread_counts(cores: int) -> list[int]:
     return sorted({1 << power for power in range(cores.bit_length()) if 1 << power <= cores} | {cores})
 
 
-def grow(session: Session, cells: Sequence[Point]) -> list[dict[str, Any]]:
-    """A row for each point."""
-    asked = session.each("scaling", {point.name: point for point in cells})
-    return [session.pinned.run(measure, point, session.plan) for point in asked]
+def grow(session: Session, cells: Sequence[Point]) -> Iterator[list[dict[str, Any]]]:
+    """The rows so far, after each point."""
+    rows: list[dict[str, Any]] = []
+    for point in session.each("scaling", {point.name: point for point in cells}):
+        row = session.measured(point.name, session.pinned, measure, point, session.plan)
+        rows += [] if row is None else [row]
+        yield rows
 
 
 def measure(point: Point, plan: Plan) -> dict[str, Any]:
     """Times in µs a call, of ours and of eager."""
     before = torch.get_num_threads()
-    if point.threads is not None:
-        torch.set_num_threads(point.threads)
-    inputs = Inputs(point.workload, plan.device, plan.input_sets)
     operators = {OURS: vae_ext, "eager": reference}
-    calls = {name: inputs.call(operator_of(module, point.workload.operator)) for name, module in operators.items()}
     try:
+        torch.set_num_threads(point.threads or before)
+        inputs = Inputs(point.workload, plan.device, plan.input_sets)
+        calls = {name: inputs.call(operator_of(module, point.workload.operator)) for name, module in operators.items()}
         timings, _ = interleave(calls, plan.effort_of_a_point)
         threads = torch.get_num_threads()
     finally:

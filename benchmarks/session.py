@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from benchmarks.terminal import Terminal
 from benchmarks.timing import Effort
-from benchmarks.worker import Worker
+from benchmarks.worker import OutOfMemory, Worker
 
+_Arguments = ParamSpec("_Arguments")
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,25 @@ class Session:
 
     def leave_out(self, name: str, reason: str) -> None:
         self.left_out[name] = reason
+
+    def pids(self) -> list[int]:
+        """The processes of this run, as they are now; those that have ended are counted with this one."""
+        return [os.getpid(), *(worker.pid for worker in self.workers())]
+
+    def measured(
+        self,
+        name: str,
+        worker: Worker,
+        function: Callable[_Arguments, _Result],
+        *args: _Arguments.args,
+        **kwargs: _Arguments.kwargs,
+    ) -> _Result | None:
+        """What `worker` measures; None, and left out, where the memory did not suffice."""
+        try:
+            return worker.run(function, *args, **kwargs)
+        except OutOfMemory as error:
+            self.leave_out(name, str(error))
+            return None
 
     def each(self, what: str, items: Mapping[str, _Item]) -> Iterator[_Item]:
         """The items there is time for."""

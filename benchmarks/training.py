@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from types import ModuleType
@@ -15,6 +15,7 @@ from torch import Tensor
 
 import vae_ext
 from benchmarks import machine
+from benchmarks.contestants import wake_compiler
 from benchmarks.models import MODELS
 from benchmarks.session import Plan, Session
 from benchmarks.timing import Call, interleave, rounded_off
@@ -59,8 +60,8 @@ def steps(quick: bool, dtypes: Sequence[str]) -> list[Step]:
     return [Step(*each) for each in itertools.product(MODELS, _BATCHES, dtypes)]
 
 
-def train(session: Session, cells: Sequence[Step]) -> list[dict[str, Any]]:
-    """A row for each, but for those that from a smaller minibatch can be told to take too much memory or time."""
+def train(session: Session, cells: Sequence[Step]) -> Iterator[list[dict[str, Any]]]:
+    """The rows so far, after each; without those that, going by a smaller minibatch, take too much memory or time."""
     rows: dict[Step, dict[str, Any]] = {}
     for step in session.each("training", {step.name: step for step in cells}):
         smaller = [row for earlier, row in rows.items() if (earlier.model, earlier.dtype) == (step.model, step.dtype)]
@@ -69,10 +70,15 @@ def train(session: Session, cells: Sequence[Step]) -> list[dict[str, Any]]:
         if obstacle is not None:
             session.leave_out(step.name, obstacle)
             continue
-        rows[step] = session.pinned.run(measure, step, session.plan)
+        row = session.measured(step.name, session.pinned, measure, step, session.plan)
+        if row is None:
+            continue
+        rows[step] = row
         if session.as_it_comes is not None and not session.plan.quick:
-            rows[step]["default_allocator"] = session.as_it_comes.run(time_alone, step, session.plan)
-    return list(rows.values())
+            name = f"{step.name} with the default allocator"
+            default = session.measured(name, session.as_it_comes, time_alone, step, session.plan)
+            row |= {} if default is None else {"default_allocator": default}
+        yield list(rows.values())
 
 
 def too_much(step: Step, smaller: dict[str, Any], available: int) -> str | None:
@@ -125,8 +131,10 @@ def _prepare(step: Step, device: str, names: Iterable[str]) -> tuple[dict[str, C
     for name in names:
         operators, compiles = CONTESTANTS[name]
         call = _step(step, device, minibatches, operators, compiles)
-        start = perf_counter()
         try:
+            if compiles:
+                wake_compiler(device)
+            start = perf_counter()
             losses[name] = call().item()
         except Exception as error:
             if not compiles:

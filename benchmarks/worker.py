@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from typing import ParamSpec, TypeVar
 
-from vae_ext.errors import UserError
+from vae_ext.errors import UserError, is_out_of_memory
 
 _FOUR_GIB = str(4 << 30)
 PINNED = {"MALLOC_MMAP_THRESHOLD_": _FOUR_GIB, "MALLOC_TRIM_THRESHOLD_": _FOUR_GIB}
@@ -27,8 +27,12 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
+class OutOfMemory(UserError):
+    """What was asked of a process took more memory than there was."""
+
+
 class Worker:
-    """One process that does one thing after another.
+    """One process that does one thing after another. Where it is killed, another takes its place.
 
     Args:
         allocator: `PINNED` or `AS_IT_COMES`.
@@ -37,22 +41,34 @@ class Worker:
     """
 
     def __init__(self, allocator: Mapping[str, str], environment: Mapping[str, str], threads: int | None) -> None:
-        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_start, initargs=(threads,))
-        with _environment({**environment, **allocator}):
-            self.pid = self.run(os.getpid)
+        self._surroundings = {**environment, **allocator}
+        self._threads = threads
+        self._begin()
 
     def run(
         self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
     ) -> _Result:
-        """Calls a function of a module there, and waits for what it returns or raises."""
+        """Calls a function of a module there, and waits for what it returns or raises.
+
+        Raises:
+            OutOfMemory: there was not enough memory for it, or the process was killed.
+        """
         try:
             return self._pool.submit(function, *args, **kwargs).result()
         except BrokenProcessPool as error:
-            raise UserError("a process that measured was killed, presumably for want of memory") from error
+            self._begin()
+            raise OutOfMemory("the process that measured was killed, presumably for want of memory") from error
         except (MemoryError, RuntimeError) as error:
-            if "memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
-            raise UserError(f"there is not enough memory to go on: {str(error).splitlines()[0]}") from error
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise OutOfMemory(f"there was not enough memory: {said}") from error
+
+    def _begin(self) -> None:
+        context, arguments = get_context("spawn"), (self._threads,)
+        self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=arguments)
+        with _environment(self._surroundings):
+            self.pid = self._pool.submit(os.getpid).result()
 
     def close(self) -> None:
         """Ends the process, whatever it does."""

@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -18,17 +18,29 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import vae_ext
-from benchmarks import accuracy, contestants, figures, gate, jax_peer, machine, operators, results, training, workloads
+from benchmarks import (
+    accuracy,
+    contestants,
+    figures,
+    gate,
+    jax_peer,
+    machine,
+    operators,
+    results,
+    run,
+    training,
+    workloads,
+)
 from benchmarks.models import MODELS
 from benchmarks.session import Plan, Session
 from benchmarks.terminal import PlainTerminal
 from benchmarks.timing import Effort, Timing, interleave
-from benchmarks.worker import AS_IT_COMES, PINNED, Worker
+from benchmarks.worker import AS_IT_COMES, PINNED, OutOfMemory, Worker
 from benchmarks.workloads import DTYPES, Inputs, Workload
 from tests.accuracy import worst_errors
 from tests.cases import OPERATORS, Case
 from vae_ext import cli, reference
-from vae_ext.errors import UserError
+from vae_ext.errors import UserError, is_out_of_memory
 
 pytestmark = pytest.mark.cpu_only("about the benchmarks, which choose a device themselves")
 
@@ -90,12 +102,72 @@ def test_what_matters_most_is_measured_first() -> None:
 def test_a_workload_beyond_the_memory_is_left_out_and_named() -> None:
     small, large = Workload("normal_kl", (100, 20), "fwd"), Workload("normal_kl", (8192, 64), "fwd")
     between = session({"available_memory": small.memory_needed() + 1, "measure": {"a": "row"}})
-    assert operators.sweep(between, [large, small]) == [{"a": "row"}]
+    assert list(operators.sweep(between, [large, small])) == [[{"a": "row"}]]
     assert list(between.left_out) == [large.name]
     assert "GiB of memory are needed" in between.left_out[large.name]
     here: Any = between.pinned
     assert ("measure", small, QUICK) in here.asked
     assert ("measure", large, QUICK) not in here.asked
+
+
+def test_a_cell_without_memory_is_left_out_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(function: Callable[..., Any], *args: Any) -> Any:
+        if function is machine.available_memory:
+            return 2**40
+        if args[0] == greedy:
+            raise OutOfMemory("there was not enough memory")
+        return {"of": args[0].name}
+
+    modest, greedy = Workload("normal_kl", (100, 20), "fwd"), Workload("normal_kl", (1024, 32), "fwd")
+    found = session({})
+    monkeypatch.setattr(found.pinned, "run", measure)
+    assert list(operators.sweep(found, [modest, greedy])) == [[{"of": modest.name}]]
+    assert found.left_out == {greedy.name: "there was not enough memory"}
+
+
+def test_each_row_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was left out after the last, where one interrupts or not."""
+    interrupted = session({})
+
+    def sweep(found: Session, _workloads: object) -> Iterator[list[dict[str, Any]]]:
+        yield [{"first": 1}]
+        yield [{"first": 1}, {"second": 2}]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_expect_quiet", lambda *_: None)
+    monkeypatch.setattr(run, "pass_gate", lambda *_: 1)
+    monkeypatch.setattr(run, "_header", lambda *_: {"format": results.FORMAT})
+    monkeypatch.setattr(Session, "pids", lambda _: [os.getpid()])
+    monkeypatch.setattr(operators, "sweep", sweep)
+    with pytest.raises(KeyboardInterrupt):
+        run._measure(interrupted, run.Options(parts=("operators",), out=tmp_path), [])
+    assert results.read(tmp_path / results.FILE_NAME)["operators"] == [{"first": 1}, {"second": 2}]
+    late = session({}, deadline=0.0)
+    monkeypatch.setattr(operators, "sweep", lambda found, _: iter(found.each("operators", {"a": []})))
+    run._measure(late, run.Options(parts=("operators",), out=tmp_path), [])
+    assert results.read(tmp_path / results.FILE_NAME)["left_out"] == {"a": "the time was up"}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    ],
+)
+def test_a_want_of_memory_is_told_from_other_faults(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_a_worker_says_what_memory_was_wanted() -> None:
+    worker = Worker(AS_IT_COMES, {}, threads=None)
+    try:
+        with pytest.raises(OutOfMemory, match=r"RuntimeError: .*can't allocate memory"):
+            worker.run(torch.ones, 2**46)
+    finally:
+        worker.close()
 
 
 def test_nothing_is_begun_after_the_deadline() -> None:
@@ -121,7 +193,7 @@ def test_training_leaves_out_what_a_smaller_minibatch_foretells() -> None:
     row = {"batch": 100, "peak_bytes": {"eager": 10**6}, "timings": {"eager": {"median": 1e5}}}
     cells = [training.Step("mlp", batch, "float32") for batch in (100, 200, 20_000)]
     found = session({"available_memory": 10**9, "measure": row})
-    assert training.train(found, cells) == [row, row]
+    assert list(training.train(found, cells))[-1] == [row, row]
     assert list(found.left_out) == ["mlp M=20000 float32"]
 
 
@@ -203,6 +275,16 @@ def test_jax_is_a_contestant_where_it_is_installed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(jax_peer, "installed", lambda: True)
     monkeypatch.setattr(jax_peer, "call", lambda inputs: lambda: ())
     assert list(contestants.contestants(inputs, "cpu")) == ["ours", "eager", "compile", "jax"]
+
+
+def test_a_jax_that_does_not_work_is_a_peer_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax_peer, "installed", lambda: True)
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.setattr(contestants, "compiled", lambda operator: operator)
+    monkeypatch.setattr(operators, "wake_compiler", lambda device: None)
+    measured = operators.time_alone(Workload("normal_kl", (3, 2), "fwd+bwd"), QUICK)
+    assert measured["timings"].keys() == {"ours", "eager", "compile"}
+    assert measured["failed"] == {"jax": "ModuleNotFoundError: import of jax halted; None in sys.modules"}
 
 
 def test_a_peer_that_fails_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,8 +383,11 @@ def test_a_worker_has_the_allocator_it_is_given() -> None:
             assert {name: worker.run(os.getenv, name) for name in PINNED} == dict.fromkeys(PINNED) | allocator
             with pytest.raises(ValueError, match="invalid literal"):
                 worker.run(int, "no number")
-            with pytest.raises(UserError, match="want of memory"):
+            with pytest.raises(OutOfMemory, match="want of memory"):
                 worker.run(os._exit, 1)
+            assert worker.run(os.getpid) == worker.pid
+            assert worker.run(os.getenv, "VAE_EXT_TEST") == "1"
+            assert {name: worker.run(os.getenv, name) for name in PINNED} == dict.fromkeys(PINNED) | allocator
         finally:
             worker.close()
     assert dict(os.environ) == before
@@ -310,8 +395,8 @@ def test_a_worker_has_the_allocator_it_is_given() -> None:
 
 def test_the_load_of_others_is_not_our_own() -> None:
     start = monotonic()
-    load = machine.OtherLoad([os.getpid()])
-    everything = machine.OtherLoad([])
+    load = machine.OtherLoad(lambda: [os.getpid()])
+    everything = machine.OtherLoad(list)
     end = os.times().user + 0.3
     while os.times().user < end:
         pass

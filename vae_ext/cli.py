@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from vae_ext import __version__, interrupts
 from vae_ext.doctor import INSTALL_TRAINING, examine
-from vae_ext.errors import UserError
+from vae_ext.errors import UserError, is_out_of_memory
 from vae_ext.train_config import ESTIMATORS, INITIALISATIONS, OPTIMIZERS, PRECISIONS, ConfigError, TrainConfig
 
 try:
@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
         except OSError as error:
             message = f"cannot use {error.filename or 'the output'}: {error.strerror}"
         except (MemoryError, RuntimeError) as error:
-            if "memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             message = "there is not enough memory: give a smaller --hidden, --batch-size or --draws"
         except KeyboardInterrupt:
