@@ -1,51 +1,72 @@
-"""What changed from one results.json to another."""
+"""What changed from one results.json to another: times, peak memory and errors of ours. Scaling is not compared."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.results import Document, Row, operator_name, step_name
-from benchmarks.tables import Table, microseconds
+from benchmarks.tables import Table, error, megabytes, microseconds
 
 # Two runs of the same code on a quiet machine differ by as much.
-_LEAST_NOISE = 0.05
+_LEAST_CHANGE = 1.05
 # Where ours has changed and not the machine, these have not.
 _CONTROLS = ("eager", "compile")
+_OURS = ("ours", "ours+compile")
+# Of the intervals: so many draws, and what lies between these quantiles of them.
+_DRAWS, _INTERVAL = 1000, (0.005, 0.995)
+_QUANTILE = 0.2
+
+_Draws = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One row that is in both: medians of ours in µs, and ratios of medians, after over before."""
+    """One row that is in both: 20th percentiles of ours in µs, and ratios of them, after over before."""
 
     name: str
     before: float
     after: float
     ratio: float
     drift: float  # of the peers, which tell what the machine does
-    noise: float  # as a factor: a ratio between 1 / noise and noise says nothing
+    interval: tuple[float, float]  # of 99 % of what ratio / drift might as well have been
+
+    @property
+    def own(self) -> float:
+        """What is left of the ratio without what the machine did."""
+        return self.ratio / self.drift
 
     @property
     def verdict(self) -> str:
-        """Whether ours changed, by more than noise and by more than its peers did."""
-        if max(self.ratio, 1 / self.ratio) <= self.noise:
-            return ""
-        own = self.ratio / self.drift
-        if max(own, 1 / own) <= self.noise:
-            return "as its peers"
-        return "faster" if own < 1 else "slower"
+        """Whether ours changed beside its peers, by more than chance and by more than two runs always differ by."""
+        low, high = self.interval
+        if low > 1 and self.own > _LEAST_CHANGE:
+            return "slower"
+        return "faster" if high < 1 and self.own < 1 / _LEAST_CHANGE else ""
 
 
 def changes(before: Document, after: Document) -> list[Change]:
-    """Every row of the operators and of training that is in both, in the order of `after`."""
+    """Every way of ours in each row of the operators and of training that is in both, in the order of `after`."""
     earlier = dict(_timings(before))
     return [
-        _change(name, earlier[name], timings)
+        _change(name if ours == "ours" else f"{name} {ours}", ours, earlier[name], timings)
         for name, timings in _timings(after)
-        if name in earlier and "ours" in timings and "ours" in earlier[name]
+        for ours in _OURS
+        if name in earlier and ours in timings and ours in earlier[name]
+    ]
+
+
+def other_changes(before: Document, after: Document) -> list[str]:
+    """Each peak of memory and each error of ours that is not what it was."""
+    return [
+        *_unequal("peak MB of", _peaks(before), _peaks(after), megabytes),
+        *_unequal("error of", _errors(before), _errors(after), lambda found: error(_for_people(found))),
     ]
 
 
@@ -67,7 +88,7 @@ def differences(before: Document, after: Document) -> list[str]:
 
 
 def table(found: Sequence[Change]) -> Table:
-    """A row for each, with the ratio of ours and of its peers, what is within the noise, and what changed."""
+    """A row for each, with the ratio of ours, of its peers, and of the two, and what changed."""
     rows = [
         [
             change.name,
@@ -76,49 +97,95 @@ def table(found: Sequence[Change]) -> Table:
             microseconds(change.after),
             f"{change.ratio:.2f}",
             f"{change.drift:.2f}",
-            f"±{change.noise - 1:.0%}",
+            f"{change.own:.2f}",
+            f"{change.interval[0]:.2f} to {change.interval[1]:.2f}",
         ]
         for change in found
     ]
-    headings = ["row", "ours is", "before", "after", "after / before", "peers", "noise"]
-    return Table("Medians of ours in µs, and ratios of medians", headings, rows, words=2, grouped=False)
+    headings = ["row", "ours is", "before", "after", "after / before", "peers", "over peers", "99 % of chance"]
+    return Table("20th percentiles of ours in µs, and their ratios", headings, rows, words=2, grouped=False)
 
 
 def verdicts(found: Sequence[Change]) -> str:
     """One sentence about all rows."""
-    counts = {
-        verdict: sum(change.verdict == verdict for change in found) for verdict in ("faster", "slower", "as its peers")
-    }
-    mean = statistics.geometric_mean([change.ratio / change.drift for change in found])
+    faster, slower = (sum(change.verdict == verdict for change in found) for verdict in ("faster", "slower"))
+    mean = statistics.geometric_mean([change.own for change in found])
     return (
-        f"Of {len(found)} rows {counts['faster']} are faster and {counts['slower']} slower beyond noise,"
-        f" {counts['as its peers']} changed as their peers did; over its peers, ours takes {mean:.2f} times as long"
-        " (geometric mean)."
+        f"Of {len(found)} rows {faster} are faster and {slower} slower beyond chance; over its peers, ours takes"
+        f" {mean:.2f} times as long (geometric mean). Scaling is not compared."
     )
 
 
-def _change(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
+def _change(name: str, ours: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
     controls = [peer for peer in _CONTROLS if peer in before and peer in after]
-    drifts = [after[peer]["median"] / before[peer]["median"] for peer in controls]
+    ratios = {each: after[each]["p20"] / before[each]["p20"] for each in (ours, *controls)}
+    drawn = {each: np.log(_draws(after[each], seed=1) / _draws(before[each], seed=0)) for each in ratios}
+    own = drawn[ours] - (np.mean([drawn[peer] for peer in controls], axis=0) if controls else 0.0)
+    low, high = np.exp(np.quantile(own, _INTERVAL))
     return Change(
         name,
-        before["ours"]["median"],
-        after["ours"]["median"],
-        ratio=after["ours"]["median"] / before["ours"]["median"],
-        drift=statistics.geometric_mean(drifts) if drifts else 1.0,
-        noise=max(1 + _LEAST_NOISE, math.sqrt(_spread(before["ours"]) * _spread(after["ours"]))),
+        before[ours]["p20"],
+        after[ours]["p20"],
+        ratio=ratios[ours],
+        drift=statistics.geometric_mean([ratios[peer] for peer in controls]) if controls else 1.0,
+        interval=(float(low), float(high)),
     )
 
 
-def _spread(timing: Mapping[str, Any]) -> float:
-    """The 80th percentile over the 20th."""
-    spread: float = timing["p80"] / timing["p20"]
-    return spread
+def _draws(timing: Mapping[str, Any], seed: int) -> _Draws:
+    """The 20th percentile of the samples, had other rounds been measured: the bootstrap.
+
+    With one seed all contestants of a run have the same rounds, whose disturbances they share. Rounds that follow each
+    other are alike, so that there is more chance than this shows.
+    """
+    # Files of earlier versions may have no samples: their percentiles make too much of chance rather than too little.
+    samples = np.asarray(timing["samples"] or [timing[name] for name in ("p20", "median", "p80")])
+    chosen = np.random.default_rng(seed).integers(len(samples), size=(_DRAWS, len(samples)))
+    drawn: _Draws = np.quantile(samples[chosen], _QUANTILE, axis=1)
+    return drawn
+
+
+def _unequal(
+    what: str, before: Mapping[str, float], after: Mapping[str, float], form: Callable[[float], str]
+) -> Iterator[str]:
+    for name, now in after.items():
+        if name not in before or max(now, before[name]) <= _LEAST_CHANGE * min(now, before[name]):
+            continue
+        change = "more" if now > before[name] else "less"
+        yield f"{what} {name}: {change}, {form(before[name])} before, {form(now)} after"
 
 
 def _timings(document: Document) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    rows: Sequence[Row] = document["operators"]
-    for row in rows:
-        yield operator_name(row), row["timings"]
+    for name, row in _rows(document):
+        yield name, row["timings"]
+
+
+def _peaks(document: Document) -> dict[str, float]:
+    return {
+        f"{ours}, {name}": row["peak_bytes"][ours]
+        for name, row in _rows(document)
+        for ours in _OURS
+        if ours in row["peak_bytes"]
+    }
+
+
+def _errors(document: Document) -> dict[str, float]:
+    """An error that is not finite is greater than any."""
+    return {
+        f"ours, {row['operator']} {row['dtype']}, {row['values']} inputs, {part}s": math.inf
+        if row[part]["ours"] is None
+        else row[part]["ours"]
+        for row in document["accuracy"]
+        for part in ("output", "gradient")
+    }
+
+
+def _for_people(found: float) -> float | None:
+    return found if math.isfinite(found) else None
+
+
+def _rows(document: Document) -> Iterator[tuple[str, Row]]:
+    for row in document["operators"]:
+        yield operator_name(row), row
     for row in document["training"]:
-        yield step_name(row), row["timings"]
+        yield step_name(row), row

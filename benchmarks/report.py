@@ -61,7 +61,7 @@ def compare_files(before: Path, after: Path) -> None:
     if not found:
         raise UserError(f"{before} and {after} have no row in common")
     here.show(compare.table(found))
-    here.say(*compare.differences(old, new), compare.verdicts(found))
+    here.say(*compare.differences(old, new), *compare.other_changes(old, new), compare.verdicts(found))
     for path, names in zip((before, after), compare.only_in_one(old, new), strict=True):
         if names:
             here.say(f"Only in {path}: {', '.join(names)}")
