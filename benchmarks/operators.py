@@ -29,9 +29,10 @@ def sweep(session: Session, workloads: Sequence[Workload]) -> Iterator[list[dict
     ordered = by_importance(workloads)
     for workload in session.each("operators", {workload.name: workload for workload in ordered}):
         available = session.pinned.run(machine.available_memory, session.plan.device)
-        if workload.memory_needed() > available:
-            needed = workload.memory_needed() / 2**30
-            session.leave_out(workload.name, f"{needed:.1f} GiB of memory are needed, {available / 2**30:.1f} free")
+        needed = workload.memory_needed(session.plan.input_sets)
+        if needed > available:
+            missing = f"{needed / 2**30:.1f} GiB of memory are needed, {available / 2**30:.1f} free"
+            session.leave_out(workload.name, missing)
             continue
         row = session.measured(workload.name, session.pinned, measure, workload, session.plan)
         if row is None:

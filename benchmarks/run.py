@@ -51,7 +51,8 @@ def run(options: Options) -> None:
     _expect_known("--parts", options.parts, PARTS)
     _expect_known("--dtypes", options.dtypes, DTYPES)
     device = _resolve_device(options.device)
-    workloads = matching(options.only, suite(device, options.quick, options.dtypes))
+    wants_operators = "operators" in options.parts
+    workloads = matching(options.only, suite(device, options.quick, options.dtypes)) if wants_operators else []
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     with _session(Plan(device, options.quick, options.input_sets), options) as session:

@@ -38,9 +38,12 @@ LOSS = "loss"
 _PARTS_OF_LOSS = ("normal_rsample_kl", "bernoulli_log_prob")
 _LATENT_DIM = 20
 
-# Inputs, and what the greediest contestant keeps and computes, in float32.
-_TENSORS_ALIVE = 20
+# What the greediest contestant keeps and computes beside its inputs, in float32, and half as much again: eager's peak
+# is eight tensors.
+_TENSORS_ALIVE = 12
 _BYTES_OF_A_TEMPORARY = 4
+# A pass reads its inputs twice and writes their gradients, and as often what has samples.
+_TIMES_MOVED = 3
 
 # No cache holds one set of inputs from here on, so that others would only cost memory.
 _BEYOND_ANY_CACHE = 256 * 2**20
@@ -117,9 +120,17 @@ class Workload:
         event = self.shape[1]
         return replace(self, shape=(min(self.shape[0], max(1, _ELEMENTS_OF_ONE_CORE // event)), event))
 
-    def memory_needed(self) -> int:
-        """About how much memory it takes to measure this, in bytes."""
-        return _TENSORS_ALIVE * _BYTES_OF_A_TEMPORARY * self.elements
+    def memory_needed(self, sets: int) -> int:
+        """About how much memory it takes to measure this on so many sets of inputs, in bytes.
+
+        The sets, what a contestant allocates, and what memory itself is timed on: as many blocks, and one to write to.
+        """
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        inputs = dtype.itemsize * sum(math.prod(shape) for shape in self.case().shapes.values() if shape is not None)
+        sets = min(sets, 1 + _BEYOND_ANY_CACHE // inputs)
+        moved = _TIMES_MOVED * (inputs + dtype.itemsize * self.elements)
+        temporaries = _TENSORS_ALIVE * _BYTES_OF_A_TEMPORARY * self.elements
+        return sets * inputs + temporaries + (sets + 1) * moved // 2
 
 
 @dataclass(frozen=True)
@@ -243,6 +254,8 @@ def _quick_grid(device: str) -> Iterator[Workload]:
     if device == "cuda":
         for operator, direction in itertools.product(OPERATORS, PASSES):
             yield Workload(operator, _CUDA_LARGE, direction)
+        for operator in ("bernoulli_log_prob", "normal_rsample_kl"):
+            yield Workload(operator, _CUDA_LARGE, "fwd+bwd", "bfloat16")
         for operator in (*OPERATORS, LOSS):
             yield Workload(operator, shapes_of(operator, device)[0], "fwd+bwd")
         return

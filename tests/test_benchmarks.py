@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import subprocess
@@ -101,13 +102,53 @@ def test_what_matters_most_is_measured_first() -> None:
 
 def test_a_workload_beyond_the_memory_is_left_out_and_named() -> None:
     small, large = Workload("normal_kl", (100, 20), "fwd"), Workload("normal_kl", (8192, 64), "fwd")
-    between = session({"available_memory": small.memory_needed() + 1, "measure": {"a": "row"}})
+    between = session({"available_memory": small.memory_needed(QUICK.input_sets) + 1, "measure": {"a": "row"}})
     assert list(operators.sweep(between, [large, small])) == [[{"a": "row"}]]
     assert list(between.left_out) == [large.name]
     assert "GiB of memory are needed" in between.left_out[large.name]
     here: Any = between.pinned
     assert ("measure", small, QUICK) in here.asked
     assert ("measure", large, QUICK) not in here.asked
+
+
+def test_the_memory_needed_is_what_is_allocated_and_not_much_more() -> None:
+    """Four sets of two inputs, and five blocks of half of what is moved beside them."""
+    needed = Workload("normal_rsample_log_ratio", (65536, 128), "fwd+bwd").memory_needed(sets=4)
+    tensor = 4 * 65536 * 128
+    sets, yardstick, eager = 4 * 2 * tensor, 5 * 8 * tensor // 2, 8 * tensor
+    assert sets + yardstick + eager < needed < 2 * (sets + yardstick + eager)
+
+
+def test_memory_that_was_given_back_is_available() -> None:
+    worker = Worker(PINNED, {}, threads=None)
+    try:
+        before = worker.run(resident_after_allocating, 2**29)
+        assert before > 2**29
+        worker.run(machine.available_memory, "cpu")
+        assert worker.run(resident_after_allocating, 0) < before - 2**28
+    finally:
+        worker.close()
+
+
+def resident_after_allocating(nbytes: int) -> int:
+    """What this process has in memory once it has given back so much."""
+    torch.ones(nbytes, dtype=torch.uint8)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_half_precision_alone_has_something_in_every_grid() -> None:
+    for device, quick in itertools.product(("cpu", "cuda"), (False, True)):
+        assert workloads.suite(device, quick, ["bfloat16"]), (device, quick)
+
+
+def test_what_only_operators_have_is_asked_of_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> Any:
+        raise UserError("begun")
+
+    monkeypatch.setattr(run, "_session", stop)
+    with pytest.raises(UserError, match="begun"):
+        run.run(run.Options(parts=("training",), only="nothing like this", device="cpu"))
 
 
 def test_a_cell_without_memory_is_left_out_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
