@@ -19,8 +19,8 @@ import vae_ext
 from benchmarks.timing import seconds_of
 from vae_ext import _native
 
-# A machine on which others keep more cores busy than this is not quiet.
-QUIET_CORES = 0.15
+# A machine on which others keep more cores busy than this, and more than this share of all, is not quiet.
+_QUIET_CORES, _QUIET_SHARE = 0.15, 0.03
 
 _ROOT = Path(__file__).parent.parent
 # On a CUDA device many times what its cache holds; anywhere no more than half of what is free.
@@ -54,6 +54,11 @@ def measure_bandwidth(device: str) -> Bandwidth:
 
 def _fastest(call: Callable[[], object]) -> float:
     return min(seconds_of(call) for _ in range(_BANDWIDTH_CALLS))
+
+
+def quiet_cores(cores: int) -> float:
+    """How many of so many cores others may keep busy."""
+    return max(_QUIET_CORES, _QUIET_SHARE * cores)
 
 
 class OtherLoad:
@@ -109,6 +114,7 @@ def describe(device: str) -> dict[str, Any]:
     return gpu | {
         "cpu": _field("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
+        "cores_of_all": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "isa": native.cpu_capability(),
         "system": platform.platform(),

@@ -82,12 +82,18 @@ def _where(document: Document, folder: str) -> str:
     device = machine.get("gpu", f"{machine['cores']} cores of {machine['cpu']} ({machine['isa']})")
     quick = " A quick look, not to be quoted." if document["settings"]["quick"] else ""
     sentence = (
-        f"{device}, torch {machine['torch']}, vae_ext at {machine['commit'][:12]}; memory reads"
+        f"{device}, torch {machine['torch']}, vae_ext at {_short(machine['commit'])}; memory reads"
         f" {speed['read'] / 1e9:.0f} and copies {speed['copy'] / 1e9:.0f} GB/s. 20th percentiles, in µs, with the"
         f" allocator pinned (default: as it comes), from `make bench`; all of it is in"
         f" {'results.json' if folder == 'this folder' else f'[{folder}]({folder})'}.{quick}"
     )
     return textwrap.fill(sentence, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _short(commit: str) -> str:
+    """Still telling that the sources were not those of the commit."""
+    name, *dirty = commit.split("-")
+    return "-".join([name[:12], *dirty])
 
 
 def _readme_table(rows: Sequence[Row]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import compare, results, summary, tables
-from benchmarks.machine import QUIET_CORES
+from benchmarks.machine import quiet_cores
 from benchmarks.results import Document
 from benchmarks.terminal import Terminal, terminal
 from vae_ext.errors import UserError
@@ -37,7 +37,7 @@ def conditions(document: Document) -> Iterator[str]:
         f"memory reads {speed['read'] / 1e9:.1f} GB/s, copies {speed['copy'] / 1e9:.1f} GB/s;"
         f" others kept {busy:.2f} cores busy meanwhile"
     )
-    if busy > QUIET_CORES:
+    if busy > quiet_cores(found.get("cores_of_all", found["cores"])):
         yield "The machine was busy: these numbers mean little."
     if settings["quick"]:
         yield "A quick look: not to be quoted."
@@ -47,6 +47,8 @@ def conditions(document: Document) -> Iterator[str]:
     named = [(results.operator_name(row), row) for row in document["operators"]]
     for name, row in [*named, *((results.step_name(row), row) for row in document["training"])]:
         yield from (f"{peer} failed in {name}: {message}" for peer, message in row["failed"].items())
+        default = row.get("default_allocator", {}).get("failed", {})
+        yield from (f"{peer} failed in {name} with the default allocator: {why}" for peer, why in default.items())
 
 
 def compare_files(before: Path, after: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -158,9 +159,10 @@ def _expect_quiet(session: Session, force: bool) -> None:
     load = machine.OtherLoad(session.pids)
     time.sleep(1)
     busy = load.cores()
-    if busy <= machine.QUIET_CORES:
+    quiet = machine.quiet_cores(os.cpu_count() or 1)
+    if busy <= quiet:
         return
-    sentence = f"other processes keep {busy:.1f} cores busy, expected {machine.QUIET_CORES} or less"
+    sentence = f"other processes keep {busy:.1f} cores busy, expected {quiet:.2g} or less"
     if not force:
         raise UserError(f"{sentence}: end them, or give --force")
     session.terminal.say(f"{sentence.capitalize()}: these numbers mean little.", warning=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from benchmarks.results import Document, Row, operator_name, step_name, times_as_fast
 from benchmarks.tables import BEYOND_CACHES
@@ -51,25 +52,43 @@ class Line:
 
 def lines(document: Document) -> list[Line]:
     """What there is to say about the rows of the operators and of training."""
-    rows, steps = document["operators"], document["training"]
-    of_device = _on_a_gpu if document["settings"]["device"] == "cuda" else _on_two_cores
-    return [*of_device([row for row in rows if row["dtype"] == "float32"]), *_half_precision(rows), *_steps(steps)]
+    rows, steps, machine = document["operators"], document["training"], document["machine"]
+    float32 = [row for row in rows if row["dtype"] == "float32"]
+    if document["settings"]["device"] == "cuda":
+        of_device = list(_on_a_gpu(float32))
+    elif (machine["cores"], machine["isa"]) == (2, "AVX512"):
+        of_device = list(_on_two_cores(float32))
+    else:
+        of_device = [replace(line, aim=None) for line in _on_two_cores(float32)]
+    return [*of_device, *_half_precision(rows), *_steps(steps)]
 
 
 def losses(document: Document) -> list[str]:
-    """Every row in which a peer is faster than ours, with how many times as fast ours is."""
+    """Every row in which a peer is faster than ours, with how many times as fast ours is; with either allocator."""
     compared = [
-        (operator_name(row), "ours", peer, row["timings"])
+        (name, "ours", peer, timings)
         for row in document["operators"]
-        for peer in row["timings"]
+        for name, timings in _by_allocator(operator_name(row), row)
+        for peer in timings
         if peer != "ours"
     ]
-    compared += [(step_name(row), ours, peer, row["timings"]) for row in document["training"] for ours, peer in _RIVALS]
+    compared += [
+        (name, ours, peer, timings)
+        for row in document["training"]
+        for name, timings in _by_allocator(step_name(row), row)
+        for ours, peer in _RIVALS
+    ]
     return [
         f"{name}: {ours} {speed:.2f} times as fast as {peer}"
         for name, ours, peer, timings in compared
         if {ours, peer} <= timings.keys() and (speed := times_as_fast(timings, peer, ours)) < 1
     ]
+
+
+def _by_allocator(name: str, row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield name, row["timings"]
+    if "default_allocator" in row:
+        yield f"{name} with the default allocator", row["default_allocator"]["timings"]
 
 
 def _on_two_cores(rows: Sequence[Row]) -> Iterator[Line]:

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks import compare, figures, readme, report, results, summary, tables, terminal
+from benchmarks import compare, figures, machine, readme, report, results, summary, tables, terminal
 from benchmarks.timing import summarise
 from vae_ext.cli import app
 from vae_ext.errors import UserError
@@ -98,7 +98,7 @@ def document(**parts: Any) -> dict[str, Any]:
             "cpu": "a CPU",
             "cores": 2,
             "threads": 2,
-            "isa": "AVX2",
+            "isa": "AVX512",
             "torch": "2.13.0",
             "vae_ext": "0.1.0",
             "commit": "0123456789abcdef",
@@ -309,12 +309,35 @@ def test_a_gpu_has_aims_of_its_own() -> None:
     assert [line.aim for line in lines] == [3.0, 1.0, 5.0, 0.85, 0.75]
 
 
+@pytest.mark.parametrize("other", [{"isa": "AVX2"}, {"cores": 4}])
+def test_an_aim_is_for_the_machine_it_is_about(other: dict[str, Any]) -> None:
+    there = document(training=[])
+    elsewhere = there | {"machine": there["machine"] | other}
+    assert any(line.aim for line in summary.lines(there))
+    assert not any(line.aim for line in summary.lines(elsewhere))
+
+
+def test_a_large_machine_may_do_a_little_else() -> None:
+    assert machine.quiet_cores(2) == 0.15
+    assert machine.quiet_cores(192) == pytest.approx(5.76)
+
+
+def test_a_page_tells_that_sources_were_changed() -> None:
+    file = document()
+    for commit, said in (("0123456789abcdef-dirty", "0123456789ab-dirty;"), ("0123456789abcdef", "0123456789ab;")):
+        assert said in readme.page(file | {"machine": file["machine"] | {"commit": commit}})
+
+
 def test_every_loss_is_told() -> None:
     slow = step_row()
     slow["timings"]["ours+compile"] = timing(12_000)
-    found = summary.losses(document(operators=[operator_row(), operator_row(compiled=5)], training=[slow]))
+    pinned, default = operator_row(compiled=5), operator_row(shape=[100, 784])
+    pinned["default_allocator"] = operator_row()["default_allocator"]
+    default["default_allocator"]["timings"]["compile"] = timing(4)
+    found = summary.losses(document(operators=[operator_row(), pinned, default], training=[slow]))
     assert found == [
         "bernoulli_log_prob fwd+bwd 8192x784 float32: ours 0.50 times as fast as compile",
+        "bernoulli_log_prob fwd+bwd 100x784 float32 with the default allocator: ours 0.40 times as fast as compile",
         "mlp M=100 float32: ours+compile 0.50 times as fast as compile",
     ]
 
@@ -415,6 +438,10 @@ def test_pages_and_pictures_are_of_the_committed_results(path: Path) -> None:
 def test_a_failed_peer_is_reported() -> None:
     from benchmarks.report import conditions
 
-    file = document(operators=[operator_row(failed={"jax": "TypeError: why"})])
-    assert "jax failed in bernoulli_log_prob fwd+bwd 8192x784 float32: TypeError: why" in list(conditions(file))
+    row = operator_row(failed={"jax": "TypeError: why"})
+    row["default_allocator"]["failed"] = {"compile": "RuntimeError: else"}
+    file = document(operators=[row])
+    name, said = "bernoulli_log_prob fwd+bwd 8192x784 float32", list(conditions(file))
+    assert f"jax failed in {name}: TypeError: why" in said
+    assert f"compile failed in {name} with the default allocator: RuntimeError: else" in said
     assert json.loads(results.dump(file)) == file
