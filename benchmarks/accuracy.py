@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.contestants import OURS, compiled
+from benchmarks.contestants import compiled
+from benchmarks.results import OURS
 from benchmarks.session import Plan, Session
 from benchmarks.timing import rounded_off
 from benchmarks.workloads import LATENTS, OPERATORS, Workload, operator_of

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.results import Document, Row, operator_name, step_name
+from benchmarks.results import OURS, Document, Row, operator_name, step_name
 from benchmarks.tables import Table, error, megabytes, microseconds
 
 # Two runs of the same code on a quiet machine differ by as much.
 _LEAST_CHANGE = 1.05
 # Where ours has changed and not the machine, these have not.
 _CONTROLS = ("eager", "compile")
-_OURS = ("ours", "ours+compile")
+_WAYS = (OURS, "ours+compile")
 # Of the intervals: so many draws, and what lies between these quantiles of them.
 _DRAWS, _INTERVAL = 1000, (0.005, 0.995)
 _QUANTILE = 0.2
@@ -55,9 +55,9 @@ def changes(before: Document, after: Document) -> list[Change]:
     """Every way of ours in each row of the operators and of training that is in both, in the order of `after`."""
     earlier = dict(_timings(before))
     return [
-        _change(name if ours == "ours" else f"{name} {ours}", ours, earlier[name], timings)
+        _change(name if ours == OURS else f"{name} {ours}", ours, earlier[name], timings)
         for name, timings in _timings(after)
-        for ours in _OURS
+        for ours in _WAYS
         if name in earlier and ours in timings and ours in earlier[name]
     ]
 
@@ -164,7 +164,7 @@ def _peaks(document: Document) -> dict[str, float]:
     return {
         f"{ours}, {name}": row["peak_bytes"][ours]
         for name, row in _rows(document)
-        for ours in _OURS
+        for ours in _WAYS
         if ours in row["peak_bytes"]
     }
 

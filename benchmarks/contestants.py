@@ -11,13 +11,12 @@ import torch
 
 import vae_ext
 from benchmarks import jax_peer
+from benchmarks.results import OURS, PEERS
 from benchmarks.timing import Call
 from benchmarks.workloads import Inputs, Operator, operator_of
 from vae_ext import reference
 
-# In the order of the reports. The last three are compiled at their first call.
-OURS = "ours"
-PEERS = ("eager", "compile", "reduce-overhead", "jax")
+# At their first call.
 COMPILED = PEERS[1:]
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from benchmarks.results import Document, Row, times_as_fast
+from benchmarks.results import PEERS, STEPS, Document, Row, times_as_fast
 from benchmarks.tables import samples_per_second
 
 # Each picture, and the part that it is of.
@@ -61,7 +61,7 @@ def speed(document: Document) -> Figure:
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, direction in zip(panels, ("fwd", "fwd+bwd"), strict=True):
         chosen = [row for row in rows if row["pass"] == direction]
-        for peer in _present(chosen, "timings", ("eager", "compile", "reduce-overhead", "jax")):
+        for peer in _present(chosen, "timings", PEERS):
             found = [row for row in chosen if peer in row["timings"]]
             dots = [(times_as_fast(row["timings"], peer), places[_place(row)]) for row in found]
             axes.scatter(*zip(*dots, strict=True), s=34, color=_COLOURS[peer], label=_LABELS.get(peer, peer), zorder=3)
@@ -88,7 +88,7 @@ def training(document: Document) -> Figure:
     grid = figure.subplots(2, len(panels), sharey="row", squeeze=False)
     for column, (model, dtype) in enumerate(panels):
         chosen = [row for row in rows if (row["model"], row["dtype"]) == (model, dtype)]
-        names = _present(chosen, "timings", ("compile", "ours", "ours+compile"))
+        names = _present(chosen, "timings", STEPS[1:])
         products = {"float32": "float32", "bfloat16": "bfloat16 products"}[dtype]
         top, bottom = grid[0][column], grid[1][column]
         _bars(top, chosen, names, lambda row, name: times_as_fast(row["timings"], "eager", name))

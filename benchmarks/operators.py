@@ -53,12 +53,7 @@ def measure(workload: Workload, plan: Plan) -> dict[str, Any]:
     limits = _limits(inputs, plan, sizes.moved)
     timings, page_faults = interleave(calls | limits, plan.effort)
     measured_limits = {name: timings.pop(name) for name in limits}
-    return {
-        "operator": workload.operator,
-        "pass": workload.direction,
-        "shape": list(workload.shape),
-        "samples": workload.samples,
-        "dtype": workload.dtype,
+    return workload.row | {
         "timings": {name: asdict(timing) for name, timing in timings.items()},
         "limits": {name: timing.p20 for name, timing in measured_limits.items()},
         "bound": bound(workload, measured_limits, torch.get_num_threads()),

@@ -21,6 +21,11 @@ FORMAT = 2
 FILE_NAME = "results.json"
 PARTS = ("operators", "training", "accuracy", "scaling")
 
+# Who is measured, in the order of the reports: of the operators beside ours, and of training.
+OURS = "ours"
+PEERS = ("eager", "compile", "reduce-overhead", "jax")
+STEPS = ("eager", "compile", OURS, "ours+compile")
+
 
 def write(document: Document, folder: Path) -> Path:
     """Writes results.json into the folder: all of it, or what was there before stays."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import vae_ext
-from benchmarks.contestants import OURS
+from benchmarks.results import OURS
 from benchmarks.session import Plan, Session
 from benchmarks.timing import interleave
 from benchmarks.workloads import Inputs, Workload, operator_of

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.results import Document, Row, times_as_fast
+from benchmarks.results import PEERS, STEPS, Document, Row, times_as_fast
 
 _SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
-_PEERS = ("eager", "compile", "reduce-overhead", "jax")
-_STEPS = ("eager", "compile", "ours", "ours+compile")
 # Below this the shared cache and not memory would be what the bandwidth is of.
 BEYOND_CACHES = 64 * 2**20
 
@@ -61,7 +59,7 @@ def tables(document: Document) -> list[Table]:
 
 def speed(rows: Sequence[Row]) -> Table:
     """How long a call takes, and how many times as long a peer's."""
-    peers = [peer for peer in _PEERS if any(peer in row["timings"] for row in rows)]
+    peers = [peer for peer in PEERS if any(peer in row["timings"] for row in rows)]
     defaults = any("default_allocator" in row for row in rows)
 
     def cells(row: Row) -> Iterator[str]:
@@ -108,13 +106,13 @@ def training(rows: Sequence[Row]) -> Table:
     def cells(row: Row) -> Iterator[str]:
         timings, default = row["timings"], row.get("default_allocator", {"timings": {}})["timings"]
         yield from (row["model"], f"{row['batch']:,}", _SHORT[row["dtype"]])
-        yield from (f"{samples_per_second(row, name):,.0f}" if name in timings else "" for name in _STEPS)
-        yield from (ratio(timings, "eager", name, 2) for name in _STEPS[1:])
+        yield from (f"{samples_per_second(row, name):,.0f}" if name in timings else "" for name in STEPS)
+        yield from (ratio(timings, "eager", name, 2) for name in STEPS[1:])
         yield ratio(default, "eager", "ours", 2)
-        yield from (megabytes(row["peak_bytes"].get(name), 0) for name in _STEPS)
+        yield from (megabytes(row["peak_bytes"].get(name), 0) for name in STEPS)
 
-    headings = ["model", "M", "products", *_STEPS, f"× eager: {_STEPS[1]}", *_STEPS[2:], "default: ours"]
-    headings += [f"peak MB: {_STEPS[0]}", *_STEPS[1:]]
+    headings = ["model", "M", "products", *STEPS, f"× eager: {STEPS[1]}", *STEPS[2:], "default: ours"]
+    headings += [f"peak MB: {STEPS[0]}", *STEPS[1:]]
     title = "Training: samples per second of whole steps, over eager's, and peak memory"
     return Table(title, headings, [list(cells(row)) for row in rows], words=3)
 

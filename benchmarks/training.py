@@ -17,6 +17,7 @@ import vae_ext
 from benchmarks import machine
 from benchmarks.contestants import wake_compiler
 from benchmarks.models import MODELS
+from benchmarks.results import step_name
 from benchmarks.session import Plan, Session
 from benchmarks.timing import Call, interleave, rounded_off
 from tests.memory import peak_bytes
@@ -50,7 +51,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        return f"{self.model} M={self.batch} {self.dtype}"
+        return step_name(asdict(self))
 
 
 def steps(quick: bool, dtypes: Sequence[str]) -> list[Step]:
@@ -98,10 +99,7 @@ def measure(step: Step, plan: Plan) -> dict[str, Any]:
     """Times in µs a step, sizes in bytes."""
     calls, seconds, failed = _prepare(step, plan.device, CONTESTANTS)
     timings, page_faults = interleave(calls, plan.effort_of_a_step)
-    return {
-        "model": step.model,
-        "batch": step.batch,
-        "dtype": step.dtype,
+    return asdict(step) | {
         "timings": {name: asdict(timing) for name, timing in timings.items()},
         "compile_seconds": seconds,
         "peak_bytes": {name: peak_bytes(call, plan.device)[0] for name, call in calls.items()},

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from benchmarks.results import operator_name
 from tests.cases import SAMPLERS, Case, Result, Shape, as_tuple
 from vae_ext import reference
 from vae_ext.errors import UserError
@@ -85,8 +86,18 @@ class Workload:
 
     @property
     def name(self) -> str:
-        samples = f" L={self.samples}" if self.samples > 1 else ""
-        return f"{self.operator} {self.direction} {self.shape[0]}x{self.shape[1]}{samples} {self.dtype}"
+        return operator_name(self.row)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a row of results.json says of it."""
+        return {
+            "operator": self.operator,
+            "pass": self.direction,
+            "shape": list(self.shape),
+            "samples": self.samples,
+            "dtype": self.dtype,
+        }
 
     @property
     def elements(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import os
@@ -496,7 +495,6 @@ def test_a_run_leaves_results_and_pictures(tmp_path: Path) -> None:
     assert figures.SOURCE.encode() in (tmp_path / "speed.png").read_bytes()
 
 
-def test_names_of_rows_and_workloads_agree() -> None:
-    for workload in workloads.suite("cpu", quick=False, dtypes=DTYPES):
-        row = {**dataclasses.asdict(workload), "pass": workload.direction}
-        assert results.operator_name(row) == workload.name
+def test_the_reports_know_every_contestant() -> None:
+    assert tuple(training.CONTESTANTS) == results.STEPS
+    assert {*results.PEERS, *results.STEPS} <= figures._COLOURS.keys()
