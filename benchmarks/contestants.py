@@ -37,7 +37,7 @@ def contestants(inputs: Inputs, device: str) -> dict[str, Call]:
 
 
 def compiled(operator: Operator, mode: str | None = None) -> Operator:
-    """torch.compile of it, for the shapes that it is called with and no others: the fastest it can be."""
+    """torch.compile of it with its own settings, for the shapes that it is called with and no others."""
     function: Operator = torch.compile(operator, dynamic=False, fullgraph=True, mode=mode)
     return function
 

@@ -16,7 +16,7 @@ from torch import Tensor
 import vae_ext
 from benchmarks import machine
 from benchmarks.contestants import wake_compiler
-from benchmarks.models import MODELS
+from benchmarks.models import MODELS, Vae
 from benchmarks.results import step_name
 from benchmarks.session import Plan, Session
 from benchmarks.timing import Call, interleave, rounded_off
@@ -32,13 +32,16 @@ CONTESTANTS: dict[str, tuple[ModuleType, bool]] = {
     "ours+compile": (vae_ext, True),
 }
 _BATCHES = (100, 1024, 8192, 16384)
+_ROWS_CHECKED = 64
 _QUICK_BATCHES = {"mlp": (1024,), "convolutional": (64,)}
 # One step of all contestants may take so long, or else a cell takes minutes.
 _SECONDS_OF_A_ROUND = 10.0
 # Minibatches that take turns, but for large ones.
 _MINIBATCHES, _BYTES_OF_MINIBATCHES = 4, 2**30
-# Noise differs between contestants, and with it the first loss; a model that was wired wrongly differs more.
+# Noise differs between contestants, and with it the first loss; that operators are wired rightly shows in gradients
+# with the same noise, in float32.
 _RELATIVE_DIFFERENCE_OF_LOSSES = 0.05
+_RELATIVE_DIFFERENCE_OF_GRADIENTS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ def _prepare(step: Step, device: str, names: Iterable[str]) -> tuple[dict[str, C
     """Steps that have been made once, the seconds of those that compile, and what went wrong with a peer."""
     torch.compiler.reset()
     minibatches = _minibatches(step, device)
+    torch.manual_seed(0)
+    expect_same_gradients(step.name, MODELS[step.model].make().to(device), minibatches[0][:_ROWS_CHECKED])
     calls: dict[str, Call] = {}
     seconds: dict[str, float] = {}
     failed: dict[str, str] = {}
@@ -155,6 +160,27 @@ def expect_alike(name: str, losses: dict[str, float]) -> None:
             )
 
 
+def negative_bound(model: Vae, operators: ModuleType, x: Tensor, **noise: Any) -> Tensor:
+    """What a step minimises, with `noise` for the sampler."""
+    mean, log_var = model.encode(x)
+    z, kl = operators.normal_rsample_kl(mean, log_var, **noise)
+    loss: Tensor = (kl - operators.bernoulli_log_prob(model.decode(z), x)).mean()
+    return loss
+
+
+def expect_same_gradients(name: str, model: Vae, x: Tensor) -> None:
+    """Raises UserError unless ours gives eager's gradients with eager's noise."""
+    rng_state = vae_ext.make_rng_state(device=x.device)
+    with torch.no_grad():
+        epsilon = vae_ext.normal_rsample(torch.zeros_like(model.encode(x)[0]), std=1.0, rng_state=rng_state)
+    parameters = list(model.parameters())
+    eager = negative_bound(model, reference, x, rng_state=rng_state, epsilon=epsilon)
+    ours = negative_bound(model, vae_ext, x, rng_state=rng_state)
+    for a, b in zip(torch.autograd.grad(ours, parameters), torch.autograd.grad(eager, parameters), strict=True):
+        if not torch.allclose(a, b, rtol=_RELATIVE_DIFFERENCE_OF_GRADIENTS, atol=1e-3 * float(b.abs().max())):
+            raise UserError(f"{name}: the gradients of ours are not those of eager with the same noise")
+
+
 def _step(
     step: Step, device: str, minibatches: Sequence[Tensor], operators: ModuleType, compiles: bool
 ) -> Callable[[], Tensor]:
@@ -164,15 +190,12 @@ def _step(
     optimizer = torch.optim.Adagrad(model.parameters(), lr=0.02)
     turns = itertools.cycle(minibatches)
 
-    def negative_bound(x: Tensor) -> Tensor:
+    def objective(x: Tensor) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=step.dtype == "bfloat16"):
-            mean, log_var = model.encode(x)
-            z, kl = operators.normal_rsample_kl(mean, log_var)
-            log_likelihood = operators.bernoulli_log_prob(model.decode(z), x)
-        loss: Tensor = (kl - log_likelihood).mean()
-        return loss
+            return negative_bound(model, operators, x)
 
-    objective = torch.compile(negative_bound, dynamic=False, fullgraph=True) if compiles else negative_bound
+    if compiles:
+        objective = torch.compile(objective, dynamic=False, fullgraph=True)
 
     def advance() -> Tensor:
         loss = objective(next(turns))

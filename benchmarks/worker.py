@@ -19,8 +19,8 @@ from typing import ParamSpec, TypeVar
 
 from vae_ext.errors import UserError, is_out_of_memory
 
-_FOUR_GIB = str(4 << 30)
-PINNED = {"MALLOC_MMAP_THRESHOLD_": _FOUR_GIB, "MALLOC_TRIM_THRESHOLD_": _FOUR_GIB}
+# Nothing is mapped on its own, and nothing is trimmed. A high MALLOC_MMAP_THRESHOLD_ is refused by some glibcs.
+PINNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(4 << 30)}
 AS_IT_COMES: dict[str, str] = {}
 
 _Arguments = ParamSpec("_Arguments")

@@ -237,6 +237,22 @@ def test_training_leaves_out_what_a_smaller_minibatch_foretells() -> None:
     assert list(found.left_out) == ["mlp M=20000 float32"]
 
 
+@pytest.mark.parametrize("model", ["mlp", "convolutional"])
+def test_a_step_that_is_wired_wrongly_is_not_measured(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = MODELS[model]
+    x = torch.rand(8, *kind.event_shape)
+    training.expect_same_gradients(model, kind.make(), x)
+    right = vae_ext.normal_rsample_kl
+
+    def without_kl(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        z, kl = right(*args, **kwargs)
+        return z, 0 * kl
+
+    monkeypatch.setattr(vae_ext, "normal_rsample_kl", without_kl)
+    with pytest.raises(UserError, match="gradients of ours are not those of eager"):
+        training.expect_same_gradients(model, kind.make(), x)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_contestants_take_the_same_step(model: str) -> None:
     """What is different is the noise alone; a loss that is off is an error."""

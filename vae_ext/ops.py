@@ -479,7 +479,9 @@ def _fits(event_ndim: int, mean: Tensor, parameter: Tensor) -> bool:
     if parameter.dtype is not mean.dtype:
         return dims == 0 and parameter.dtype is wide_dtype(mean)
     # Symbolic sizes are compared only where there are as many: a comparison is a guard.
-    return dims == 0 or (dims in (mean.dim(), event_ndim) and parameter.shape == mean.shape[mean.dim() - dims :])
+    if dims == mean.dim():
+        return parameter.shape == mean.shape
+    return dims == 0 or (dims == event_ndim and parameter.shape == mean.shape[mean.dim() - dims :])
 
 
 def _epsilon(

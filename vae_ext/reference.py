@@ -254,7 +254,8 @@ def _noise(
 ) -> Tensor:
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; expected 1 or more, or None")
-    shape = torch.broadcast_shapes(mean.shape, scale.shape)
+    # Benchmarks measure this function, and broadcast_shapes takes as long as all the rest does at small sizes.
+    shape = mean.shape if mean.shape == scale.shape else torch.broadcast_shapes(mean.shape, scale.shape)
     if num_samples is not None:
         shape = torch.Size((num_samples, *shape))
     if epsilon is None:
@@ -305,7 +306,8 @@ def _sum_event(terms: Tensor, event_ndim: int) -> Tensor:
 
 
 def _widen(tensor: Tensor) -> Tensor:
-    return tensor.to(wide_dtype(tensor))
+    wide = wide_dtype(tensor)
+    return tensor if tensor.dtype == wide else tensor.to(wide)
 
 
 def _widen_optional(prior: Scale | None, like: Tensor) -> Tensor | None:

@@ -1,42 +1,49 @@
-// Runs of up to kSegment elements of a row, in the type a kernel computes in. An operand of that type is read and
-// written in place; any other goes through a buffer small enough for the first-level cache, so that kernels are
-// compiled for float and double alone.
+// Runs of up to kSegment elements of a row. An operand that is stored in a type the loop reads is read where it stands;
+// any other goes through a buffer small enough for the first-level cache, in the type computed in.
 #pragma once
 
-#include "../math/vec.h"
-#include "kernels.h"
+#include "stored.h"
 
 namespace vae_ext::cpu {
-// Unnamed, here and in the other headers of this folder: what is compiled for an instruction set stays in its object.
 namespace {
-
-template <class C>
-constexpr DType kDTypeOf = sizeof(C) == 4 ? DType::f32 : DType::f64;
 
 template <class C, class From>
 inline void widen(const From* from, int64_t n, C* to) {
   for (int64_t i = 0; i < n; ++i) to[i] = static_cast<C>(from[i]);
 }
 template <class C>
-inline void widen_bfloat16(const uint16_t* from, int64_t n, C* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = bfloat16_to_float(from[i]);
+VAE_EXT_INLINE Vec<float> to_float(const Vec<C>& a) {
+  if constexpr (std::is_same_v<C, float>) return a;
+  C from[kLanes];
+  float to[kLanes];
+  store(from, a);
+  widen(from, kLanes, to);
+  return load(to);
 }
-template <class C>
-VAE_EXT_INLINE void widen_half_vector(const uint16_t* from, C* to) {
+
+// By whole vectors: there are instructions for those.
+template <class C, class T>
+inline void widen_halves(const T* from, int64_t n, C* to) {
   float lanes[kLanes];
-  store(lanes, half_to_float(from));
-  widen(lanes, kLanes, to);
-}
-template <class C>
-inline void widen_half(const uint16_t* from, int64_t n, C* to) {
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) widen_half_vector(from + i, to + i);
+  for (; i + kLanes <= n; i += kLanes) {
+    store(lanes, load_as<float>(from + i));
+    widen(lanes, kLanes, to + i);
+  }
   if (i == n) return;
-  uint16_t rest[kLanes] = {};
-  C widened[kLanes];
-  memcpy(rest, from + i, static_cast<size_t>(n - i) * sizeof(uint16_t));
-  widen_half_vector(rest, widened);
-  memcpy(to + i, widened, static_cast<size_t>(n - i) * sizeof(C));
+  store(lanes, load_partial_as(from + i, static_cast<int>(n - i), 0.0f));
+  widen(lanes, n - i, to + i);
+}
+template <class C, class T>
+inline void narrow_to_halves(const C* from, int64_t n, T* to, bool past_cache) {
+  past_cache = past_cache && is_aligned(to);
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes)
+    store_as(to + i, to_float(load(from + i)), to_float(load(from + i + kLanes)), past_cache);
+  for (; i < n; i += kLanes) {
+    const int count = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
+    store_partial_as(to + i, to_float(load_partial(from + i, count, C(0))), count);
+  }
 }
 
 // Elements [at, at + n) of an operand, converted.
@@ -48,80 +55,65 @@ VAE_EXT_NOINLINE void read_segment(const Operand& operand, int64_t at, int64_t n
     case DType::f64:
       return widen(static_cast<const double*>(operand.data) + at, n, to);
     case DType::bf16:
-      return widen_bfloat16(static_cast<const uint16_t*>(operand.data) + at, n, to);
+      return widen_halves(static_cast<const bfloat16*>(operand.data) + at, n, to);
     case DType::f16:
-      return widen_half(static_cast<const uint16_t*>(operand.data) + at, n, to);
+      return widen_halves(static_cast<const float16*>(operand.data) + at, n, to);
     case DType::u8:
       return widen(static_cast<const uint8_t*>(operand.data) + at, n, to);
   }
 }
 
 template <class C>
-VAE_EXT_INLINE void write_half_vector(const C* from, uint16_t* to) {
-  float lanes[kLanes];
-  for (int i = 0; i < kLanes; ++i) lanes[i] = static_cast<float>(from[i]);
-  float_to_half(to, load(lanes));
-}
-template <class C>
-inline void write_half(const C* from, int64_t n, uint16_t* to) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) write_half_vector(from + i, to + i);
-  if (i == n) return;
-  C rest[kLanes] = {};
-  uint16_t halves[kLanes];
-  memcpy(rest, from + i, static_cast<size_t>(n - i) * sizeof(C));
-  write_half_vector(rest, halves);
-  memcpy(to + i, halves, static_cast<size_t>(n - i) * sizeof(uint16_t));
-}
-
-template <class C>
-VAE_EXT_NOINLINE void write_segment(const Operand& operand, int64_t at, int64_t n, const C* from) {
+VAE_EXT_NOINLINE void write_segment(const Operand& operand, int64_t at, int64_t n, const C* from, bool past_cache) {
   switch (operand.dtype) {
     case DType::f32:
       return widen(from, n, static_cast<float*>(operand.data) + at);
     case DType::f64:
       return widen(from, n, static_cast<double*>(operand.data) + at);
     case DType::bf16:
-      for (int64_t i = 0; i < n; ++i)
-        static_cast<uint16_t*>(operand.data)[at + i] = float_to_bfloat16(static_cast<float>(from[i]));
-      return;
+      return narrow_to_halves(from, n, static_cast<bfloat16*>(operand.data) + at, past_cache);
     case DType::f16:
-      return write_half(from, n, static_cast<uint16_t*>(operand.data) + at);
+      return narrow_to_halves(from, n, static_cast<float16*>(operand.data) + at, past_cache);
     case DType::u8:
       return;  // No operator writes integers.
   }
 }
 
-// Segments of kCount operands side by side.
-template <class C, int kCount>
+// Segments of kCount operands side by side, as `A`, an Access, reads them.
+template <class A, int kCount>
 class Inputs {
  public:
+  using C = typename A::Compute;
+
   // What is one number everywhere is spread out once.
   Inputs(const Operand* operands, const Rows& rows) : operands_(operands) {
+    for_each<kCount>([&](auto i) {
+      using Read = typename A::template Read<i.value>;
+      const Operand& operand = operands[i.value];
+      const bool direct = operand.dtype == kDTypeOf<Read> && !operand.scalar;
+      base_[i.value] = static_cast<const char*>(direct ? operand.data : buffer_[i.value]);
+      size_[i.value] = direct ? sizeof(Read) : 0;
+    });
     for (int i = 0; i < kCount; ++i) {
-      const Operand& operand = operands[i];
-      bool constant = operand.scalar;
-      for (int d = 0; d < rows.dims; ++d) constant = constant && operand.stride[d] == 0;
+      bool constant = operands[i].scalar;
+      for (int d = 0; d < rows.dims; ++d) constant = constant && operands[i].stride[d] == 0;
       if (constant) fill(i, 0, kSegment);
-      const bool direct = operand.dtype == kDTypeOf<C> && !operand.scalar;
-      base_[i] = direct ? static_cast<const C*>(operand.data) : buffer_[i];
-      step_[i] = direct ? 1 : 0;
-      staged_[i] = !direct && !constant;
+      staged_[i] = size_[i] == 0 && !constant;
       any_staged_ = any_staged_ || staged_[i];
     }
   }
 
   // Element j on of the row whose offset in each operand is `row`; in[i] is good until the next call.
-  void view(const int64_t* row, int64_t j, int64_t n, const C** in) {
-    for (int i = 0; i < kCount; ++i) in[i] = base_[i] + step_[i] * (row[i] + j);
+  void view(const int64_t* row, int64_t j, int64_t n, const char** in) {
+    for (int i = 0; i < kCount; ++i) in[i] = base_[i] + size_[i] * (row[i] + j);
     if (any_staged_) stage(row, j, n);
   }
 
   // Is every operand read where it stands, or constant? Then view() only computes addresses.
   bool ready() const { return !any_staged_; }
   // What one step along dim d adds to in[i] of view().
-  int64_t step(int i, int d) const { return step_[i] * operands_[i].stride[d]; }
-  bool is_constant(int i) const { return step_[i] == 0; }
+  int64_t step(int i, int d) const { return size_[i] * operands_[i].stride[d]; }
+  bool is_constant(int i) const { return size_[i] == 0; }
 
  private:
   VAE_EXT_NOINLINE void stage(const int64_t* row, int64_t j, int64_t n) {
@@ -142,11 +134,64 @@ class Inputs {
   }
 
   const Operand* operands_;
-  const C* base_[kCount];
-  int64_t step_[kCount];
+  const char* base_[kCount];
+  // Of an element, or zero where it comes from the buffer.
+  int64_t size_[kCount];
   bool staged_[kCount], any_staged_ = false;
   alignas(64) C buffer_[kCount][kSegment];
 };
+
+// Operand i at element j of a segment.
+template <class A, int i>
+VAE_EXT_INLINE const typename A::template Read<i>* element(const char* const* in, int64_t j) {
+  return reinterpret_cast<const typename A::template Read<i>*>(in[i]) + j;
+}
+// The whole vectors of kCount operands, in order, of a segment of n elements. What has to be widened is read one vector
+// ahead: these loops are bound by how many instructions wait for others in the processor's window, and conversions
+// would make each chain of them longer.
+template <class A, int kCount>
+class Vectors {
+ public:
+  using V = Vec<typename A::Compute>;
+
+  VAE_EXT_INLINE Vectors(const char* const* in, int64_t n) : in_(in), last_(n / kLanes * kLanes - kLanes) {
+    if constexpr (A::kWidens)
+      if (last_ >= 0) read(0, ahead_);
+  }
+
+  // Those at element j, the next multiple of kLanes at each call.
+  VAE_EXT_INLINE void next(int64_t j, V* v) {
+    if constexpr (A::kWidens) {
+      for (int i = 0; i < kCount; ++i) v[i] = ahead_[i];
+      read(j < last_ ? j + kLanes : last_, ahead_);
+    } else {
+      read(j, v);
+    }
+  }
+
+ private:
+  VAE_EXT_INLINE void read(int64_t j, V* v) const {
+    for_each<kCount>([&](auto i) {
+      const auto* at = element<A, i.value>(in_, j);
+      v[i.value] = load_as<typename A::Compute>(at);
+      prefetch_page_ahead(at);
+    });
+  }
+
+  const char* const* in_;
+  const int64_t last_;
+  V ahead_[A::kWidens ? kCount : 1] = {};
+};
+
+// The last `count` elements of a row, the rest of a vector filled with fill(i).
+template <class A, int kCount, class Fill>
+VAE_EXT_INLINE void read_partial_vectors(const char* const* in, int64_t j, int count, Fill,
+                                         Vec<typename A::Compute>* v) {
+  for_each<kCount>([&](auto i) {
+    constexpr auto kFill = static_cast<typename A::Compute>(Fill{}(i.value));
+    v[i.value] = load_partial_as(element<A, i.value>(in, j), count, kFill);
+  });
+}
 
 // Where a row lies in each of kCount operands, row after row.
 template <int kCount>

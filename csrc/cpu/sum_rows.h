@@ -13,17 +13,15 @@ namespace {
 
 static_assert(kSegment / kLanes <= kMaxTerms, "a lane sums its part of a segment before it takes the value");
 
-template <class Term, class C>
-VAE_EXT_INLINE Vec<C> sum_segment(const C* const* in, int64_t n) {
-  using V = Vec<C>;
+template <class Term, class A>
+VAE_EXT_INLINE Vec<typename A::Compute> sum_segment(const char* const* in, int64_t n) {
+  using V = Vec<typename A::Compute>;
   constexpr int kSums = 4;
   auto sum0 = Term::template zero<V>(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+  Vectors<A, Term::kInputs> vectors(in, n);
   const auto add = [&](auto& sum, int64_t j) {
     V v[Term::kInputs];
-    for (int i = 0; i < Term::kInputs; ++i) {
-      v[i] = load(in[i] + j);
-      prefetch_page_ahead(in[i] + j);
-    }
+    vectors.next(j, v);
     Term::add(sum, v);
   };
   int64_t j = 0;
@@ -42,17 +40,18 @@ VAE_EXT_INLINE Vec<C> sum_segment(const C* const* in, int64_t n) {
   Term::merge(sum2, sum3);
   if (j < n) {
     V v[Term::kInputs];
-    for (int i = 0; i < Term::kInputs; ++i)
-      v[i] = load_partial(in[i] + j, static_cast<int>(n - j), static_cast<C>(Term::neutral(i)));
+    read_partial_vectors<A, Term::kInputs>(in, j, static_cast<int>(n - j), [](int i) { return Term::neutral(i); }, v);
     Term::add(sum2, v);
   }
   Term::merge(sum0, sum2);
   return Term::value(sum0);
 }
 
-template <class Term, class C>
+template <class Term, class A>
 class RowSums {
  public:
+  using C = typename A::Compute;
+
   explicit RowSums(const Problem& p) : p_(p), inputs_(p.in, p.rows), walker_(p.rows) {
     for (int i = 0; i < kOut; ++i) walker_.follow(i, p.in[i].stride);
     walker_.follow(kOut, p.out[0].stride);
@@ -74,11 +73,11 @@ class RowSums {
     for (int64_t row = begin; row < end;) {
       walker_.seek(row);
       const int64_t left = end - row, ahead = walker_.ahead() + 1, rows = left < ahead ? left : ahead;
-      const C* in[kOut];
+      const char* in[kOut];
       inputs_.view(walker_.offset(), 0, p_.rows.event, in);
       C* out = static_cast<C*>(p_.out[0].data) + walker_.offset()[kOut];
       for (int64_t i = 0; i < rows; ++i) {
-        *out = finished(horizontal_sum(sum_segment<Term>(in, p_.rows.event)));
+        *out = finished(horizontal_sum(sum_segment<Term, A>(in, p_.rows.event)));
         for (int k = 0; k < kOut; ++k) in[k] += inputs_.step(k, last);
         out += p_.out[0].stride[last];
       }
@@ -106,21 +105,22 @@ class RowSums {
     Vec<C> total(C(0));
     for (int64_t j = first; j < last; j += kSegment) {
       const int64_t n = last - j < kSegment ? last - j : kSegment;
-      const C* in[kOut];
+      const char* in[kOut];
       inputs_.view(walker_.offset(), j, n, in);
-      total = total + sum_segment<Term>(in, n);
+      total = total + sum_segment<Term, A>(in, n);
     }
     return total;
   }
 
   const Problem& p_;
-  Inputs<C, kOut> inputs_;
+  Inputs<A, kOut> inputs_;
   Walker<kOut + 1> walker_;
 };
 
-template <class Term>
+// Sets: see Floats.
+template <class Term, class... Sets>
 void sum_rows(const Problem& p, int64_t begin, int64_t end) {
-  p.wide ? RowSums<Term, double>(p).run(begin, end) : RowSums<Term, float>(p).run(begin, end);
+  with_access<Sets...>(p, Term::kInputs, [&](auto access) { RowSums<Term, decltype(access)>(p).run(begin, end); });
 }
 
 }  // namespace

@@ -294,6 +294,25 @@ VAE_EXT_INLINE void store_partial(T* p, const Vec<T>& a, int count) {
   for (int i = 0; i < count; ++i) p[i] = lanes[i];
 }
 
+// kLanes values of two bytes: bfloat16 or binary16.
+struct Halves {
+  typedef uint16_t Reg __attribute__((vector_size(kRegisterBytes / 2)));
+  Reg reg[Vec<float>::kCount];
+};
+VAE_EXT_INLINE Halves load_halves(const uint16_t* p) {
+  Halves r;
+  memcpy(&r, p, sizeof(r));
+  return r;
+}
+VAE_EXT_INLINE void store_halves(uint16_t* p, const Halves& a) { memcpy(p, &a, sizeof(a)); }
+
+// The first `count` lanes of a, the others set to `fill`.
+VAE_EXT_INLINE Vec<float> fill_rest(const Vec<float>& a, int count, float fill) {
+  int32_t lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i;
+  return select(load(lanes) < Vec<int32_t>(count), a, Vec<float>(fill));
+}
+
 // A store of whole cache lines that does not read them first nor keep them, where the machine has one; then
 // finish_past_cache() before another thread may look. p must be aligned.
 template <class T>
@@ -310,6 +329,28 @@ VAE_EXT_INLINE void store_past_cache(T* p, const Vec<T>& a) {
     _mm256_stream_si256(reinterpret_cast<__m256i*>(p + i * Vec<T>::kWidth), (__m256i)a.reg[i]);
 #else
   store(p, a);
+#endif
+}
+// Two Halves side by side, which are a cache line: a store of a whole one need not read it first.
+VAE_EXT_INLINE void store_halves(uint16_t* p, const Halves& a, const Halves& b) {
+#if defined(__AVX512F__)
+  _mm512_storeu_si512(p, _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)a.reg[0]), (__m256i)b.reg[0], 1));
+#else
+  store_halves(p, a);
+  store_halves(p + kLanes, b);
+#endif
+}
+VAE_EXT_INLINE void store_halves_past_cache(uint16_t* p, const Halves& a, const Halves& b) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p),
+                      _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)a.reg[0]), (__m256i)b.reg[0], 1));
+#elif defined(__AVX2__)
+  for (int i = 0; i < 2; ++i) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p + 8 * i), (__m128i)a.reg[i]);
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p + kLanes + 8 * i), (__m128i)b.reg[i]);
+  }
+#else
+  store_halves(p, a, b);
 #endif
 }
 VAE_EXT_INLINE void finish_past_cache() {
@@ -416,13 +457,46 @@ VAE_EXT_INLINE Vec<float> scale2(const Vec<float>& p, const Vec<float>& n) {
   r.reg[0] = _mm512_scalef_ps(p.reg[0], n.reg[0]);
   return r;
 }
-VAE_EXT_INLINE Vec<float> half_to_float(const uint16_t* p) {
+// A bfloat16 is the high half of a float, and one permutation of 16-bit words puts 16 of them there, or takes them out.
+VAE_EXT_INLINE __m512i high_words(bool to_high) {
+  uint16_t from[2 * kLanes];
+  for (int i = 0; i < 2 * kLanes; ++i) from[i] = static_cast<uint16_t>(to_high ? i / 2 : 2 * i + 1);
+  return _mm512_loadu_si512(from);
+}
+VAE_EXT_INLINE Vec<float> bfloat16_to_float(const Halves& a) {
+  const __m512i words = _mm512_castsi256_si512((__m256i)a.reg[0]);
   Vec<float> r;
-  r.reg[0] = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  r.reg[0] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAA, high_words(true), words));
   return r;
 }
-VAE_EXT_INLINE void float_to_half(uint16_t* p, const Vec<float>& a) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.reg[0], _MM_FROUND_TO_NEAREST_INT));
+VAE_EXT_INLINE Halves float_to_bfloat16(const Vec<float>& a) {
+  const __m512i bits = _mm512_castps_si512(a.reg[0]), one = _mm512_set1_epi32(1);
+  const __mmask16 ordered = _mm512_cmp_ps_mask(a.reg[0], a.reg[0], _CMP_ORD_Q);
+  const __mmask16 odd = _mm512_test_epi32_mask(bits, _mm512_slli_epi32(one, 16));
+  __m512i rounded = _mm512_mask_add_epi32(_mm512_set1_epi32(0x7FC00000), ordered, bits, _mm512_set1_epi32(0x7FFF));
+  rounded = _mm512_mask_add_epi32(rounded, odd, rounded, one);
+  Halves r;
+  r.reg[0] = (Halves::Reg)_mm512_castsi512_si256(_mm512_permutexvar_epi16(high_words(false), rounded));
+  return r;
+}
+VAE_EXT_INLINE Vec<float> half_to_float(const Halves& a) {
+  Vec<float> r;
+  r.reg[0] = _mm512_cvtph_ps((__m256i)a.reg[0]);
+  return r;
+}
+VAE_EXT_INLINE Halves float_to_half(const Vec<float>& a) {
+  Halves r;
+  r.reg[0] = (Halves::Reg)_mm512_cvtps_ph(a.reg[0], _MM_FROUND_TO_NEAREST_INT);
+  return r;
+}
+// The first `count` values at p; the rest are zero.
+VAE_EXT_INLINE Halves load_halves_partial(const uint16_t* p, int count) {
+  Halves r;
+  r.reg[0] = (Halves::Reg)_mm256_maskz_loadu_epi16(first_lanes(count), p);
+  return r;
+}
+VAE_EXT_INLINE void store_halves_partial(uint16_t* p, const Halves& a, int count) {
+  _mm256_mask_storeu_epi16(p, first_lanes(count), (__m256i)a.reg[0]);
 }
 
 #elif defined(__AVX2__)
@@ -494,14 +568,15 @@ VAE_EXT_INLINE void store_partial(float* p, const Vec<float>& a, int count) {
   for (int i = 0; i < 2; ++i)
     _mm256_maskstore_ps(p + (count > 8 * i ? 8 * i : 0), first_lanes(count - 8 * i), a.reg[i]);
 }
-VAE_EXT_INLINE Vec<float> half_to_float(const uint16_t* p) {
+VAE_EXT_INLINE Vec<float> half_to_float(const Halves& a) {
   Vec<float> r;
-  for (int i = 0; i < 2; ++i) r.reg[i] = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8 * i)));
+  for (int i = 0; i < 2; ++i) r.reg[i] = _mm256_cvtph_ps((__m128i)a.reg[i]);
   return r;
 }
-VAE_EXT_INLINE void float_to_half(uint16_t* p, const Vec<float>& a) {
-  for (int i = 0; i < 2; ++i)
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8 * i), _mm256_cvtps_ph(a.reg[i], _MM_FROUND_TO_NEAREST_INT));
+VAE_EXT_INLINE Halves float_to_half(const Vec<float>& a) {
+  Halves r;
+  for (int i = 0; i < 2; ++i) r.reg[i] = (Halves::Reg)_mm256_cvtps_ph(a.reg[i], _MM_FROUND_TO_NEAREST_INT);
+  return r;
 }
 
 #else
@@ -544,17 +619,55 @@ VAE_EXT_LANE_LOOP void mul_wide(const Vec<uint32_t>& a, uint32_t b, Vec<uint32_t
   *high = load(upper);
   *low = load(lanes);
 }
-VAE_EXT_LANE_LOOP Vec<float> half_to_float(const uint16_t* p) {
+VAE_EXT_LANE_LOOP Vec<float> half_to_float(const Halves& a) {
+  uint16_t halves[kLanes];
   float lanes[kLanes];
-  for (int i = 0; i < kLanes; ++i) lanes[i] = half_to_float(p[i]);
+  store_halves(halves, a);
+  for (int i = 0; i < kLanes; ++i) lanes[i] = half_to_float(halves[i]);
   return load(lanes);
 }
-VAE_EXT_LANE_LOOP void float_to_half(uint16_t* p, const Vec<float>& a) {
+VAE_EXT_LANE_LOOP Halves float_to_half(const Vec<float>& a) {
+  uint16_t halves[kLanes];
   float lanes[kLanes];
   store(lanes, a);
-  for (int i = 0; i < kLanes; ++i) p[i] = float_to_half(lanes[i]);
+  for (int i = 0; i < kLanes; ++i) halves[i] = float_to_half(lanes[i]);
+  return load_halves(halves);
 }
 
+#endif
+
+#if !defined(__AVX512F__)
+VAE_EXT_INLINE Vec<float> bfloat16_to_float(const Halves& a) {
+  Vec<uint32_t> r;
+  for (int i = 0; i < r.kCount; ++i) r.reg[i] = __builtin_convertvector(a.reg[i], Vec<uint32_t>::Reg);
+  return bits_float(r << 16);
+}
+VAE_EXT_INLINE Halves float_to_bfloat16(const Vec<float>& a) {
+  const Vec<uint32_t> bits = float_bits(a);
+  const Vec<uint32_t> rounded = bits + Vec<uint32_t>(0x7FFF) + ((bits >> 16) & Vec<uint32_t>(1));
+  const Vec<uint32_t> high = select(a == a, rounded, Vec<uint32_t>(0x7FC00000)) >> 16;
+  Halves r;
+  for (int i = 0; i < high.kCount; ++i) r.reg[i] = __builtin_convertvector(high.reg[i], Halves::Reg);
+  return r;
+}
+// `count` < kLanes values in pieces whose length the compiler knows: a copy of any length would be a call.
+VAE_EXT_INLINE void copy_halves(uint16_t* to, const uint16_t* from, int count) {
+  for (int piece = kLanes / 2, done = 0; piece > 0; piece /= 2) {
+    if (!(count & piece)) continue;
+    memcpy(to + done, from + done, static_cast<size_t>(piece) * sizeof(uint16_t));
+    done += piece;
+  }
+}
+VAE_EXT_INLINE Halves load_halves_partial(const uint16_t* p, int count) {
+  uint16_t halves[kLanes] = {};
+  copy_halves(halves, p, count);
+  return load_halves(halves);
+}
+VAE_EXT_INLINE void store_halves_partial(uint16_t* p, const Halves& a, int count) {
+  uint16_t halves[kLanes];
+  store_halves(halves, a);
+  copy_halves(p, halves, count);
+}
 #endif
 
 // Four vectors whose lanes are in `group_order` are written so that the four values of a group lie side by side and

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include "huge_pages.h"
+
 namespace vae_ext {
 namespace {
 
@@ -46,7 +48,7 @@ class Gradients {
       : kernel_(kernel), layout_(layout), spec_(spec), inputs_(inputs), row_value_(row_value) {}
 
   Tensor add(int slot, const Tensor& like) {
-    targets_.push_back({slot, like, at::empty(like.sizes(), like.options()), {}, broadcast_dims(like)});
+    targets_.push_back({slot, like, empty_of_huge_pages(like.sizes(), like.options()), {}, broadcast_dims(like)});
     return targets_.back().result;
   }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "huge_pages.h"
 #include "value.h"
 
 namespace vae_ext {
@@ -126,7 +127,7 @@ Spec with_noise(Spec spec, const Layout& layout, const NoiseDraw& draw, Samples 
 }
 
 Tensor empty_samples(const Layout& layout, Samples num_samples) {
-  return at::empty(layout.shape(num_samples, true), layout.options());
+  return empty_of_huge_pages(layout.shape(num_samples, true), layout.options());
 }
 
 Tensor sample_gradient(const Layout& layout, const Tensor& grad, Samples num_samples) {
