@@ -5,7 +5,7 @@
 namespace vae_ext::cpu {
 namespace {
 
-using Number = Floats<1>;  // for the scale
+using Number = Floats<1>;  // as the scale
 using Data = Floats<2>;
 using NumberAndData = Floats<1, 2>;
 

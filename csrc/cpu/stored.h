@@ -1,6 +1,7 @@
 // Elements as they are stored, and the types a loop reads its operands in.
 #pragma once
 
+#include <tuple>
 #include <type_traits>
 #include <utility>
 
@@ -89,7 +90,8 @@ VAE_EXT_INLINE void for_each(F f) {
 }
 
 // The operands, by number, that are read as float where the others are of half precision. Each kernel names the sets
-// that are common, which it is compiled for; with any other, all that is not float is staged.
+// that are common, which it is compiled for: bfloat16 with all of them, float16, the rarer one on CPUs, with the first.
+// With any other, all that is not float is staged.
 template <int... kOperands>
 struct Floats {
   static constexpr unsigned kBits = (0u | ... | (1u << kOperands));
@@ -106,7 +108,7 @@ inline unsigned not_stored_as(const Operand* operands, int count) {
 
 // f of the Access to `floats` as float and to the other operands as T, if that is one of Sets; else false.
 template <class T, class... Sets, class F>
-inline bool with_half_access([[maybe_unused]] unsigned floats, [[maybe_unused]] F f) {
+inline bool with_half_access(unsigned floats, F f) {
   return ((floats == Sets::kBits && (f(Access<float, T, Sets::kBits>{}), true)) || ...);
 }
 
@@ -121,9 +123,10 @@ constexpr bool kWidensInLoops = false;
 template <class... Sets, class F>
 inline void with_access(const Problem& p, int count, F f) {
   if (p.wide) return f(Access<double>{});
-  if constexpr (kWidensInLoops) {
+  if constexpr (kWidensInLoops && sizeof...(Sets) > 0) {
+    using First = std::tuple_element_t<0, std::tuple<Sets...>>;
     if (with_half_access<bfloat16, Sets...>(not_stored_as<bfloat16>(p.in, count), f)) return;
-    if (with_half_access<float16, Sets...>(not_stored_as<float16>(p.in, count), f)) return;
+    if (with_half_access<float16, First>(not_stored_as<float16>(p.in, count), f)) return;
   }
   f(Access<float>{});
 }

@@ -458,15 +458,19 @@ VAE_EXT_INLINE Vec<float> scale2(const Vec<float>& p, const Vec<float>& n) {
   return r;
 }
 // A bfloat16 is the high half of a float, and one permutation of 16-bit words puts 16 of them there, or takes them out.
-VAE_EXT_INLINE __m512i high_words(bool to_high) {
-  uint16_t from[2 * kLanes];
-  for (int i = 0; i < 2 * kLanes; ++i) from[i] = static_cast<uint16_t>(to_high ? i / 2 : 2 * i + 1);
-  return _mm512_loadu_si512(from);
+// Two indices to a number, as literals: an array would be filled and read again wherever it is needed.
+VAE_EXT_INLINE __m512i to_high_words() {
+  return _mm512_setr_epi32(0x00000, 0x10000, 0x20000, 0x30000, 0x40000, 0x50000, 0x60000, 0x70000, 0x80000, 0x90000,
+                           0xA0000, 0xB0000, 0xC0000, 0xD0000, 0xE0000, 0xF0000);
+}
+VAE_EXT_INLINE __m512i from_high_words() {
+  return _mm512_setr_epi32(0x030001, 0x070005, 0x0B0009, 0x0F000D, 0x130011, 0x170015, 0x1B0019, 0x1F001D, 0, 0, 0, 0,
+                           0, 0, 0, 0);
 }
 VAE_EXT_INLINE Vec<float> bfloat16_to_float(const Halves& a) {
   const __m512i words = _mm512_castsi256_si512((__m256i)a.reg[0]);
   Vec<float> r;
-  r.reg[0] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAA, high_words(true), words));
+  r.reg[0] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAA, to_high_words(), words));
   return r;
 }
 VAE_EXT_INLINE Halves float_to_bfloat16(const Vec<float>& a) {
@@ -476,7 +480,7 @@ VAE_EXT_INLINE Halves float_to_bfloat16(const Vec<float>& a) {
   __m512i rounded = _mm512_mask_add_epi32(_mm512_set1_epi32(0x7FC00000), ordered, bits, _mm512_set1_epi32(0x7FFF));
   rounded = _mm512_mask_add_epi32(rounded, odd, rounded, one);
   Halves r;
-  r.reg[0] = (Halves::Reg)_mm512_castsi512_si256(_mm512_permutexvar_epi16(high_words(false), rounded));
+  r.reg[0] = (Halves::Reg)_mm512_castsi512_si256(_mm512_permutexvar_epi16(from_high_words(), rounded));
   return r;
 }
 VAE_EXT_INLINE Vec<float> half_to_float(const Halves& a) {
