@@ -181,17 +181,16 @@ def train(
 
     interrupts.raise_keyboard_interrupt()
     team = join_team()
-    try:
-        if resume is not None:
-            given = {name: context.params[name] for name in _given(context) - {"resume", "data_dir"}}
-            training.resume(resume, given, data_dir, team)
-            return
+    if resume is not None:
+        given = {name: context.params[name] for name in _given(context) - {"resume", "data_dir"}}
+        training.resume(resume, given, data_dir, team)
+    else:
         # Absolute, so that the run can be resumed from any folder.
         options = RunOptions(dataset, None if data_dir is None else str(data_dir.absolute()), device, tensorboard)
         folder = out if out is not None else Path("runs") / short_name(dataset)
         training.begin(config, options, data_dir, folder, team, try_lr=step_size is None)
-    finally:
-        leave_team()
+    # Not after an error: the others may wait for something else, and torchrun ends them when this process has ended.
+    leave_team()
 
 
 def _given(context: typer.Context) -> set[str]:

@@ -80,8 +80,9 @@ def _run(trainer: Trainer, directory: RunDirectory, console: Console) -> None:
     _introduce(console, trainer, directory)
     is_first = trainer.team.is_first
     log = None
-    if is_first and directory.options is not None and directory.options.tensorboard:
-        log = TensorBoardLog(directory.path / TENSORBOARD, directory.saved_samples)
+    with trainer.team.all_or_none():
+        if is_first and directory.options is not None and directory.options.tensorboard:
+            log = TensorBoardLog(directory.path / TENSORBOARD, directory.saved_samples)
     try:
         with make_display(console, trainer.config.samples, trainer.read_tally()) as display:
             records = run_to_the_end(trainer, directory, display, log)

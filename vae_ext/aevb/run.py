@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,15 +180,13 @@ def sole_writer(folder: Path, team: Team) -> Iterator[None]:
     Raises:
         UserError: another process is.
     """
-    if not (team.is_first and folder.is_dir()):
+    with ExitStack() as stack:
+        with team.all_or_none():
+            if team.is_first and folder.is_dir():
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                stack.callback(os.close, descriptor)
+                _lock(descriptor, folder)
         yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -251,7 +249,10 @@ def train(
     """
     team = trainer.team
     progress = directory.progress
-    records = directory.rewind_records() if team.is_first and directory.saved_samples is not None else []
+    records: list[Record] = []
+    with team.all_or_none():
+        if team.is_first and directory.saved_samples is not None:
+            records = directory.rewind_records()
     clock = _Clock(team, display.interval, progress.seconds)
     if directory.saved_samples is None:
         directory.save_checkpoint(trainer, progress)
