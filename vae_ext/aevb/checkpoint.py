@@ -18,7 +18,10 @@ from vae_ext.aevb.trainer import Tally, Trainer
 from vae_ext.errors import UserError
 from vae_ext.train_config import ConfigError, TrainConfig
 
-FORMAT = "vae_ext.aevb/2"
+FORMAT = "vae_ext.aevb/3"
+
+# What `Trainer.state_dict` gives.
+TRAINER_STATE = ("samples", "bound_sum", "model", "optimizer", "generator", "default_generators")
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def load_checkpoint(path: Path, model: AutoEncoder | None = None) -> Checkpoint:
             RunOptions(**state["options"]),
             _progress(**state["progress"]),
             int(state["datapoints"]),
-            {name: state[name] for name in ("samples", "bound_sum", "model", "optimizer", "generator")},
+            {name: state[name] for name in TRAINER_STATE},
         )
     except KeyError as error:
         raise UserError(f"{path} is incomplete: it has no {error}") from error
