@@ -68,6 +68,7 @@ class Checkpoint:
         options: what its run was started with.
         progress: what its run had recorded.
         datapoints: how many its dataset has for training.
+        fingerprint: of these.
         state: of its `Trainer`; of the same tensors as `model`.
     """
 
@@ -78,6 +79,7 @@ class Checkpoint:
     options: RunOptions
     progress: Progress
     datapoints: int
+    fingerprint: str
     state: dict[str, Any]
 
 
@@ -90,6 +92,7 @@ def save_checkpoint(
         "format": FORMAT,
         "dataset": trainer.dataset.name,
         "datapoints": trainer.dataset_size,
+        "fingerprint": trainer.fingerprint,
         "train_config": asdict(trainer.config),
         "model_config": trainer.model.config and asdict(trainer.model.config),
         "options": asdict(options),
@@ -152,6 +155,7 @@ def load_checkpoint(path: Path, model: AutoEncoder | None = None) -> Checkpoint:
             RunOptions(**state["options"]),
             _progress(**state["progress"]),
             int(state["datapoints"]),
+            str(state["fingerprint"]),
             {name: state[name] for name in TRAINER_STATE},
         )
     except KeyError as error:
@@ -179,6 +183,11 @@ def resume(trainer: Trainer, checkpoint: Checkpoint, path: Path) -> None:
         raise UserError(
             f"{path} was trained on {checkpoint.datapoints:,} datapoints, but {trainer.dataset.name} has"
             f" {trainer.dataset_size:,}: resume with the data it was trained on"
+        )
+    if checkpoint.fingerprint != trainer.fingerprint:
+        raise UserError(
+            f"{path} was trained on other values than {trainer.dataset.name} holds now: resume with the data it was"
+            " trained on"
         )
     try:
         trainer.load_state_dict(checkpoint.state)

@@ -69,6 +69,7 @@ class Trainer:
         self.config = config
         self.device = device
         self.team = team
+        self.fingerprint = dataset.fingerprint()
         self.dataset = dataset.to(device)
         self.held_out = binarised(self.dataset, self.dataset.test) if config.binarise else self.dataset.test
         host_generator = torch.Generator().manual_seed(config.seed)
