@@ -16,7 +16,14 @@ from typing import Any, Protocol
 
 import torch
 
-from vae_ext.aevb.checkpoint import Checkpoint, Progress, RunOptions, load_checkpoint, save_checkpoint, write_atomically
+from vae_ext.aevb.checkpoint import (
+    Checkpoint,
+    Progress,
+    RunOptions,
+    load_trainer_state,
+    save_checkpoint,
+    write_atomically,
+)
 from vae_ext.aevb.diagnosis import explain
 from vae_ext.aevb.distributed import Team
 from vae_ext.aevb.trainer import Tally, Trainer
@@ -70,6 +77,16 @@ class Display(Protocol):
 
     def recorded(self, record: Record) -> None:
         """Called after every record."""
+
+
+class _NoDisplay:
+    interval = math.inf
+
+    def shown(self, tally: Tally) -> None:
+        pass
+
+    def recorded(self, record: Record) -> None:
+        pass
 
 
 class RunDirectory:
@@ -132,8 +149,9 @@ class RunDirectory:
         self.progress = progress
         self.saved_samples = trainer.samples
 
-    def load_checkpoint(self) -> Checkpoint:
-        return load_checkpoint(self.path / CHECKPOINT)
+    def load_trainer_state(self) -> dict[str, Any]:
+        """Of the checkpoint saved last."""
+        return load_trainer_state(self.path / CHECKPOINT)
 
     def append_record(self, record: Record) -> None:
         path = self._file(METRICS)
@@ -236,9 +254,12 @@ def record_points(samples: int, batch_size: int) -> list[int]:
 
 
 def train(
-    trainer: Trainer, directory: RunDirectory, display: Display, log: Callable[[Record], None] | None = None
+    trainer: Trainer,
+    directory: RunDirectory,
+    display: Display | None = None,
+    log: Callable[[Record], None] | None = None,
 ) -> list[Record]:
-    """Trains to the end, from the start or from where a resumed run stopped.
+    """Trains to the end, from the start or from where a resumed run stopped; shows nothing without a display.
 
     Records at the `record_points` and calls `log` then; saves before the first step, with every record, and every
     `CHECKPOINT_INTERVAL` seconds. Records are left to the record points, and the checkpoint counts them, so that a run
@@ -248,6 +269,7 @@ def train(
         UserError: the bound is no longer finite; the checkpoint is of a model whose bound was.
     """
     team = trainer.team
+    display = display or _NoDisplay()
     progress = directory.progress
     records: list[Record] = []
     with team.all_or_none():
@@ -294,7 +316,7 @@ def _require_finite(trainer: Trainer, directory: RunDirectory, *bounds: float) -
     if all(map(math.isfinite, bounds)):
         return
     samples = trainer.samples
-    fault = explain(trainer, directory.load_checkpoint().state)
+    fault = explain(trainer, directory.load_trainer_state())
     raise UserError(
         f"the bound was no longer finite after {samples:,} samples: {fault};"
         f" the checkpoint of {directory.saved_samples:,} samples is kept: give a smaller --lr"
