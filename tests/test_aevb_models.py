@@ -307,3 +307,20 @@ def test_a_config_survives_as_plain_values() -> None:
     config = VAEConfig(64, event_shape=(8, 8), likelihood="gaussian", decoder_log_var=-1.5)
     assert VAEConfig(**asdict(config) | {"event_shape": [8, 8]}) == config
     assert VAEConfig(64).event_shape == (64,)
+
+
+def test_a_sample_for_each_of_several_z_with_a_scale_of_the_event() -> None:
+    """`[S, B, D]` with a log_var `[D]`, as `GaussianHead` gives for ``elements``."""
+    mean, log_var = torch.zeros(3, 500, 4), torch.tensor([0.0, 1.0, -1.0, -20.0])
+    x = GaussianLikelihood().sample((mean, log_var), torch.Generator().manual_seed(0))
+    assert x.shape == mean.shape
+    torch.testing.assert_close(x.flatten(0, 1).std(0), (0.5 * log_var).exp(), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("log_var", ["network", "elements", "shared", -1.0])
+def test_a_learned_log_var_under_bf16(log_var: str | float) -> None:
+    data = load_dataset("digits")
+    config = TrainConfig(hidden=8, precision="bf16", likelihood="gaussian", decoder_log_var=log_var)
+    trainer = Trainer(data, config, CPU)
+    trainer.step()
+    assert math.isfinite(trainer.read_tally().bound_sum)

@@ -8,7 +8,7 @@ import torch
 from tests.test_aevb_trainer import CPU, make_trainer
 from vae_ext import ops
 from vae_ext.aevb import TrainConfig
-from vae_ext.aevb.precision import matrix_products
+from vae_ext.aevb.precision import autocast, matrix_products
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 
@@ -54,18 +54,37 @@ def test_it_learns_as_float32_does(digits: Dataset, precision: str) -> None:
     assert (bounds[1] != bounds[0]) or precision == "medium"
 
 
-@pytest.mark.parametrize(("precision", "setting"), [("float32", "highest"), ("medium", "medium"), ("bf16", "high")])
+@pytest.mark.parametrize(("precision", "setting"), [("float32", "highest"), ("medium", "medium"), ("bf16", "highest")])
 def test_the_setting_is_left_as_it_was(precision: str, setting: str) -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        with matrix_products(precision, CPU):
+        with matrix_products(precision), autocast(precision, CPU):
             assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
             assert torch.get_float32_matmul_precision() == setting
         assert torch.get_float32_matmul_precision() == "high"
         assert not torch.is_autocast_enabled("cpu")
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("precision", ["float32", "medium", "bf16"])
+def test_backward_and_evaluation_have_theirs_too(digits: Dataset, precision: str) -> None:
+    """Under a setting of the user's own, which has no say in either."""
+    trainer = make_trainer(digits, precision=precision)
+    seen: list[str] = []
+    trainer.model.encoder.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    hidden = next(trainer.model.encoder.parameters())
+    hidden.register_hook(lambda _: seen.append(f"backward {torch.get_float32_matmul_precision()}"))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "medium" else "medium")
+    try:
+        trainer.step()
+        trainer.held_out_bound()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    setting = "medium" if precision == "medium" else "highest"
+    assert seen == [setting, f"backward {setting}", "highest"]
 
 
 def test_an_unknown_precision() -> None:

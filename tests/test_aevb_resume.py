@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -203,6 +204,28 @@ def test_a_resume_with_other_data(digits: Dataset, tmp_path: Path) -> None:
     fewer = Dataset("digits", digits.train[:1400], digits.test, digits.scale, digits.event_shape)
     with pytest.raises(UserError, match=r"was trained on 1,500 datapoints, but digits has 1,400"):
         resume_from(make_trainer(fewer), tmp_path / "checkpoint.pt")
+    others = Dataset("digits", digits.train.flip(0), digits.test, digits.scale, digits.event_shape)
+    with pytest.raises(UserError, match=r"was trained on other values than digits holds now"):
+        resume_from(make_trainer(others), tmp_path / "checkpoint.pt")
+
+
+def test_an_array_that_has_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on it is resumed from any folder, and where it is now can be said; another in its place is noticed."""
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.default_rng(0).random((60, 7))
+    np.save("data.npy", rows)
+    assert invoke("train", *SMALL, "--batch-size", 10, "--dataset", "npy:data.npy", "--out", "run").exit_code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert invoke("train", "--resume", "../run").exit_code == 0
+
+    (tmp_path / "data.npy").rename("moved.npy")
+    assert_one_sentence(invoke("train", "--resume", "../run"), r"cannot read .*data\.npy")
+    result = invoke("train", "--resume", "../run", "--dataset", "npy:moved.npy")
+    assert result.exit_code == 0, result.output
+    np.save("moved.npy", rows[::-1])
+    result = invoke("train", "--resume", "../run", "--dataset", "npy:moved.npy")
+    assert_one_sentence(result, r"was trained on other values than npy:.*moved\.npy holds now")
 
 
 def test_a_finished_run_is_finished_again(digits: Dataset, tmp_path: Path) -> None:
@@ -224,7 +247,9 @@ def test_resuming_needs_no_option_and_takes_no_other(tmp_path: Path) -> None:
         ("--out", tmp_path / "else", r"--out is .*else, but the run in .* goes on where it is"),
     ):
         assert_one_sentence(invoke("train", "--resume", tmp_path, option, value), message)
-    assert invoke("train", "--resume", tmp_path, "--hidden", 16, "--seed", 5).exit_code == 0
+    assert invoke("train", "--resume", tmp_path, "--hidden", 16, "--seed", 5, "--lr", "2e-2").exit_code == 0
+    assert invoke("train", "--resume", tmp_path / "checkpoint.pt").exit_code == 0
+    assert_one_sentence(invoke("train", "--resume", tmp_path / "samples.png"), r"expected the folder of a run, or the")
     assert load_checkpoint(tmp_path / "checkpoint.pt").config.seed == 5
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +19,7 @@ from tests.test_aevb_trainer import CPU, NoDisplay
 from tests.test_cli import REPOSITORY, invoke, read_metrics
 from vae_ext.aevb import TrainConfig, Trainer, load_checkpoint
 from vae_ext.aevb.distributed import Team, join_team, leave_team
-from vae_ext.aevb.run import RunDirectory, train
+from vae_ext.aevb.run import RunDirectory, sole_writer, train
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 
@@ -86,7 +87,7 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=120,
     )
 
 
@@ -104,6 +105,20 @@ def test_the_curve_under_torchrun(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
     assert invoke("train", "--resume", tmp_path / "two").exit_code == 0
     assert load_checkpoint(tmp_path / "two" / "checkpoint.pt").samples == 4000
+
+
+def test_what_stops_one_process_ends_the_job(tmp_path: Path) -> None:
+    """Before training: the first alone sees the lock. Amid it: the first alone writes, and the others wait for it."""
+    with sole_writer(tmp_path, Team()):
+        locked = torchrun("--samples", 4000, "--hidden", 16, "--out", tmp_path)
+    assert locked.returncode == 1
+    assert "\nvae-ext: another process is training in" in "\n" + locked.stderr
+    assert "process 1 stops, since process 0 does: another process" in locked.stderr
+
+    (tmp_path / "checkpoint.pt.tmp").mkdir()
+    unwritable = torchrun("--samples", 4000, "--hidden", 16, "--out", tmp_path)
+    assert unwritable.returncode == 1
+    assert re.search(r"vae-ext: cannot (use|write) .*checkpoint\.pt", unwritable.stderr)
 
 
 @pytest.mark.parametrize(("count", "size"), [(100, 2), (7, 3), (2, 3), (1, 1)])

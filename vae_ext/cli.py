@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -105,7 +106,7 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="The folder of a run to go on with, as if it had never stopped. Needs no other option.",
+            help="A run to go on with, as if it had never stopped. Needs no other option.",
             parser=parse_path,
             show_default=False,
         ),
@@ -180,18 +181,19 @@ def train(
     from vae_ext.datasets import short_name
 
     interrupts.raise_keyboard_interrupt()
+    # Absolute, so that the run can be resumed from any folder.
+    absolute_data_dir = None if data_dir is None else str(data_dir.absolute())
     team = join_team()
-    try:
-        if resume is not None:
-            given = {name: context.params[name] for name in _given(context) - {"resume", "data_dir"}}
-            training.resume(resume, given, data_dir, team)
-            return
-        # Absolute, so that the run can be resumed from any folder.
-        options = RunOptions(dataset, None if data_dir is None else str(data_dir.absolute()), device, tensorboard)
+    if resume is not None:
+        options = {**asdict(config), "lr": lr if step_size is None else step_size, "data_dir": absolute_data_dir}
+        given = {name: options.get(name, context.params[name]) for name in _given(context) - {"resume"}}
+        training.resume(resume, given, team)
+    else:
+        run_options = RunOptions(dataset, absolute_data_dir, device, tensorboard)
         folder = out if out is not None else Path("runs") / short_name(dataset)
-        training.begin(config, options, data_dir, folder, team, try_lr=step_size is None)
-    finally:
-        leave_team()
+        training.begin(config, run_options, data_dir, folder, team, try_lr=step_size is None)
+    # Not after an error: the others may wait for something else, and torchrun ends them when this process has ended.
+    leave_team()
 
 
 def _given(context: typer.Context) -> set[str]:

@@ -64,6 +64,10 @@ class Dataset:
         decoded = self.decode(torch.stack(limits))
         return decoded.min().item(), decoded.max().item()
 
+    def fingerprint(self) -> str:
+        """Of the training rows as they are stored: the SHA-256 of their bytes."""
+        return hashlib.sha256(self.train.cpu().contiguous().numpy().data).hexdigest()
+
     def to(self, device: torch.device) -> Dataset:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 

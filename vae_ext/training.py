@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from vae_ext import __version__, interrupts
-from vae_ext.aevb.checkpoint import Checkpoint, RunOptions, load_checkpoint
+from vae_ext.aevb.checkpoint import RunOptions, load_checkpoint
 from vae_ext.aevb.checkpoint import resume as resume_trainer
 from vae_ext.aevb.distributed import Team
 from vae_ext.aevb.run import CHECKPOINT, TENSORBOARD, RunDirectory, sole_writer, summarise
@@ -23,7 +23,7 @@ from vae_ext.aevb.tensorboard import TensorBoardLog
 from vae_ext.aevb.trainer import Trainer
 from vae_ext.datasets import load_dataset
 from vae_ext.errors import UserError
-from vae_ext.options import resolve_device
+from vae_ext.options import find_checkpoint, resolve_device
 from vae_ext.pictures import PICTURE_SHAPES, draw_run, drawable
 from vae_ext.progress import make_display
 from vae_ext.train_config import TrainConfig
@@ -34,6 +34,8 @@ def begin(
 ) -> None:
     """Trains anew, with the best step size of short trials where `try_lr` is set."""
     data = load_dataset(options.dataset, data_dir)
+    # The name of an array has its absolute path, so that the run can be resumed from any folder.
+    options = replace(options, dataset=data.name)
     device = resolve_device(options.device)
     console = _console(team)
     directory = RunDirectory(folder, options)
@@ -46,29 +48,41 @@ def begin(
         _run(Trainer(data, config, device, team=team), directory, console)
 
 
-def resume(folder: Path, given: Mapping[str, Any], data_dir: Path | None, team: Team) -> None:
-    """Goes on with the run in `folder`; `given` are the other options of the command line, which have no say."""
-    with sole_writer(folder, team):
-        _go_on(folder, given, data_dir, team)
+def resume(run: Path, given: Mapping[str, Any], team: Team) -> None:
+    """Goes on with the run in the folder `run`, or of the checkpoint `run`.
+
+    `given` are the other options of the command line: they may say where the data are now, and else have no say.
+    """
+    path = find_checkpoint(run)
+    if path.name != CHECKPOINT:
+        raise UserError(f"--resume {run}: expected the folder of a run, or the {CHECKPOINT} in it")
+    with sole_writer(path.parent, team):
+        _go_on(path, given, team)
 
 
-def _go_on(folder: Path, given: Mapping[str, Any], data_dir: Path | None, team: Team) -> None:
-    path = folder / CHECKPOINT
+def _go_on(path: Path, given: Mapping[str, Any], team: Team) -> None:
+    folder = path.parent
     saved = load_checkpoint(path)
-    _expect_no_other_options(folder, saved, given)
-    options = saved.options
-    if data_dir is not None:
-        options = replace(options, data_dir=str(data_dir.absolute()))
+    options = _moved(saved.options, given)
+    _expect_no_other_options(folder, {**asdict(options), **asdict(saved.config)}, given)
     data = load_dataset(options.dataset, None if options.data_dir is None else Path(options.data_dir))
     trainer = Trainer(data, saved.config, resolve_device(options.device), team=team)
     resume_trainer(trainer, saved, path)
+    options = replace(options, dataset=data.name)
     _run(trainer, RunDirectory(folder, options, saved), _console(team))
 
 
-def _expect_no_other_options(folder: Path, saved: Checkpoint, given: Mapping[str, Any]) -> None:
-    begun_with = {**asdict(saved.options), **asdict(saved.config)}
+def _moved(options: RunOptions, given: Mapping[str, Any]) -> RunOptions:
+    """With the data where they are now; the checkpoint knows whether they are the same."""
+    dataset = given.get("dataset", "")
+    if options.dataset.startswith("npy:") and dataset.startswith("npy:"):
+        options = replace(options, dataset=dataset)
+    return replace(options, data_dir=given.get("data_dir", options.data_dir))
+
+
+def _expect_no_other_options(folder: Path, begun_with: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     for name, value in given.items():
-        if str(value) != str(begun_with.get(name)):
+        if value != begun_with.get(name):
             option = f"--{name.replace('_', '-')}"
             was = f"was begun with {begun_with[name]}" if name in begun_with else "goes on where it is"
             raise UserError(
@@ -80,8 +94,9 @@ def _run(trainer: Trainer, directory: RunDirectory, console: Console) -> None:
     _introduce(console, trainer, directory)
     is_first = trainer.team.is_first
     log = None
-    if is_first and directory.options is not None and directory.options.tensorboard:
-        log = TensorBoardLog(directory.path / TENSORBOARD, directory.saved_samples)
+    with trainer.team.all_or_none():
+        if is_first and directory.options is not None and directory.options.tensorboard:
+            log = TensorBoardLog(directory.path / TENSORBOARD, directory.saved_samples)
     try:
         with make_display(console, trainer.config.samples, trainer.read_tally()) as display:
             records = run_to_the_end(trainer, directory, display, log)

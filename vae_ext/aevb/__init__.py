@@ -1,11 +1,12 @@
 """Auto-Encoding Variational Bayes (Kingma & Welling 2013) on the fused operators."""
 
-from vae_ext.aevb.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vae_ext.aevb.checkpoint import Checkpoint, load_checkpoint, resume, save_checkpoint
 from vae_ext.aevb.estimators import minibatch_bound, score_function, sgvb_a, sgvb_b
 from vae_ext.aevb.interface import Gaussian, Model
 from vae_ext.aevb.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 from vae_ext.aevb.models import VAE, AutoEncoder, VAEConfig
 from vae_ext.aevb.networks import BernoulliMLP, ConvDecoder, ConvEncoder, GaussianHead, GaussianMLP
+from vae_ext.aevb.run import Display, Record, RunDirectory, train
 from vae_ext.aevb.trainer import Trainer, datapoint_bounds
 from vae_ext.train_config import TrainConfig
 
@@ -17,20 +18,25 @@ __all__ = [
     "Checkpoint",
     "ConvDecoder",
     "ConvEncoder",
+    "Display",
     "Gaussian",
     "GaussianHead",
     "GaussianLikelihood",
     "GaussianMLP",
     "Likelihood",
     "Model",
+    "Record",
+    "RunDirectory",
     "TrainConfig",
     "Trainer",
     "VAEConfig",
     "datapoint_bounds",
     "load_checkpoint",
     "minibatch_bound",
+    "resume",
     "save_checkpoint",
     "score_function",
     "sgvb_a",
     "sgvb_b",
+    "train",
 ]

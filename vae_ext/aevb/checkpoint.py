@@ -18,7 +18,10 @@ from vae_ext.aevb.trainer import Tally, Trainer
 from vae_ext.errors import UserError
 from vae_ext.train_config import ConfigError, TrainConfig
 
-FORMAT = "vae_ext.aevb/2"
+FORMAT = "vae_ext.aevb/3"
+
+# What `Trainer.state_dict` gives.
+TRAINER_STATE = ("samples", "bound_sum", "model", "optimizer", "generator", "default_generators")
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,15 @@ class Checkpoint:
     """A trained model and where it comes from.
 
     Attributes:
-        model: on the CPU.
+        model: the one it was loaded into, or else one that was built, on the CPU.
         config: what it was trained with.
         dataset: the name its dataset was loaded by.
         samples: training samples seen.
         options: what its run was started with.
         progress: what its run had recorded.
         datapoints: how many its dataset has for training.
-        state: of its `Trainer`; of the same tensors as `model`.
+        fingerprint: of these.
+        state: of its `Trainer`.
     """
 
     model: AutoEncoder
@@ -75,6 +79,7 @@ class Checkpoint:
     options: RunOptions
     progress: Progress
     datapoints: int
+    fingerprint: str
     state: dict[str, Any]
 
 
@@ -87,6 +92,7 @@ def save_checkpoint(
         "format": FORMAT,
         "dataset": trainer.dataset.name,
         "datapoints": trainer.dataset_size,
+        "fingerprint": trainer.fingerprint,
         "train_config": asdict(trainer.config),
         "model_config": trainer.model.config and asdict(trainer.model.config),
         "options": asdict(options),
@@ -134,27 +140,43 @@ def load_checkpoint(path: Path, model: AutoEncoder | None = None) -> Checkpoint:
         UserError: the file is missing, damaged, incomplete, holds pickled code, or is of another model.
     """
     state = _read_state(path)
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path} is not a checkpoint of this version of vae-ext train: it does not say {FORMAT!r}")
     try:
-        model = model or _build(path, state["model_config"])
-        _check_weights(path, state["model"], model, "its recorded sizes")
-        # A copy, because torch would note in the original that whoever loads it next shall assign, too.
-        model.load_state_dict(dict(state["model"]), assign=True)
+        loaded = _build(path, state["model_config"]) if model is None else model
+        _check_weights(path, state["model"], loaded, "its recorded sizes")
+        # A copy, because torch would note in the original that whoever loads it next shall assign, too. A model that
+        # was given keeps its parameters, which an optimizer may hold.
+        loaded.load_state_dict(dict(state["model"]), assign=model is None)
         return Checkpoint(
-            model.float(),
+            loaded.float() if model is None else loaded,
             TrainConfig(**state["train_config"]),
             str(state["dataset"]),
             int(state["samples"]),
             RunOptions(**state["options"]),
             _progress(**state["progress"]),
             int(state["datapoints"]),
-            {name: state[name] for name in ("samples", "bound_sum", "model", "optimizer", "generator")},
+            str(state["fingerprint"]),
+            _trainer_state(path, state),
         )
     except KeyError as error:
-        raise UserError(f"{path} is incomplete: it has no {error}") from error
+        raise _incomplete(path, error) from error
     except (TypeError, ValueError, AttributeError, RuntimeError, ConfigError) as error:
         raise _strange(path, error) from error
+
+
+def load_trainer_state(path: Path) -> dict[str, Any]:
+    """What `Trainer.load_state_dict` takes, whatever model it is of; errors are those of `load_checkpoint`."""
+    return _trainer_state(path, _read_state(path))
+
+
+def _trainer_state(path: Path, state: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {name: state[name] for name in TRAINER_STATE}
+    except KeyError as error:
+        raise _incomplete(path, error) from error
+
+
+def _incomplete(path: Path, error: KeyError) -> UserError:
+    return UserError(f"{path} is incomplete: it has no {error}")
 
 
 def _build(path: Path, config: Any) -> VAE:
@@ -169,18 +191,31 @@ def resume(trainer: Trainer, checkpoint: Checkpoint, path: Path) -> None:
     """Has the trainer go on from what was loaded from `path`, to the bits of the trainer that saved it.
 
     Raises:
-        UserError: the checkpoint is of another model or dataset than the trainer, or does not hold its state.
+        UserError: the checkpoint is of another model, config or dataset than the trainer, or does not hold its state.
     """
     _check_weights(path, checkpoint.state["model"], trainer.model, f"the model of {trainer.dataset.name} to resume")
+    _check_config(path, checkpoint.config, trainer.config)
     if checkpoint.datapoints != trainer.dataset_size:
         raise UserError(
             f"{path} was trained on {checkpoint.datapoints:,} datapoints, but {trainer.dataset.name} has"
             f" {trainer.dataset_size:,}: resume with the data it was trained on"
         )
+    if checkpoint.fingerprint != trainer.fingerprint:
+        raise UserError(
+            f"{path} was trained on other values than {trainer.dataset.name} holds now: resume with the data it was"
+            " trained on"
+        )
     try:
         trainer.load_state_dict(checkpoint.state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise _strange(path, error) from error
+
+
+def _check_config(path: Path, saved: TrainConfig, wanted: TrainConfig) -> None:
+    for name, value in asdict(wanted).items():
+        was = getattr(saved, name)
+        if value != was:
+            raise UserError(f"{path} was trained with {name} = {was}, but the trainer to resume has {value}")
 
 
 def _progress(records: int, recorded: dict[str, Any], seconds: float) -> Progress:
@@ -205,7 +240,14 @@ def _check_weights(path: Path, weights: Any, model: nn.Module, source: str) -> N
             )
 
 
-def _read_state(path: Path) -> Any:
+def _read_state(path: Path) -> dict[str, Any]:
+    state = _read_plain_values(path)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path} is not a checkpoint of this version of vae-ext train: it does not say {FORMAT!r}")
+    return state
+
+
+def _read_plain_values(path: Path) -> Any:
     damaged = f"{path} is damaged or not a checkpoint: restore it from a copy or train again"
     try:
         # torch itself does not verify the archive's checksums.

@@ -6,6 +6,8 @@ itself to the bit, so the steps since the last good checkpoint are taken again, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,12 +41,23 @@ def _fault_of_parameters(trainer: Trainer) -> str | None:
 
 @torch.no_grad()
 def _fault_of_next_minibatch(trainer: Trainer) -> str | None:
-    position = trainer.generator.get_state()
-    minibatch = trainer.minibatches.draw()
-    trainer.generator.set_state(position)
-    bad = ~trainer.bound_of(minibatch).isfinite()
-    faults = _faults(trainer, minibatch.x[bad], minibatch.rows[bad])
+    with _undone(trainer):
+        minibatch = trainer.minibatches.draw()
+        bad = ~trainer.bound_of(minibatch).isfinite()
+        faults = _faults(trainer, minibatch.x[bad], minibatch.rows[bad])
     return _sentence(faults, f"training rows, at {trainer.samples:,} samples")
+
+
+@contextmanager
+def _undone(trainer: Trainer) -> Iterator[None]:
+    """What is drawn inside is drawn again afterwards, and one's own modules forget what they saw."""
+    position = trainer.generator.get_state()
+    buffers = [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
+    with torch.random.fork_rng([trainer.device] if trainer.device.type == "cuda" else []):
+        yield
+    trainer.generator.set_state(position)
+    for buffer, before in buffers:
+        buffer.copy_(before)
 
 
 @torch.no_grad()

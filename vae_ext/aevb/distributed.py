@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from vae_ext.errors import UserError
 
 Answer = TypeVar("Answer")
 
@@ -56,6 +60,25 @@ class Team:
         dist.all_gather_object(answers, answer)
         return answers
 
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Around what may fail in one process alone, and in which they do not talk: then it fails in all of them.
+
+        Raises:
+            UserError: that of this process, or one which says who had it.
+        """
+        fault: UserError | None = None
+        try:
+            yield
+        except UserError as error:
+            fault = error
+        faults = self.gather(None if fault is None else str(fault))
+        if fault is not None:
+            raise fault
+        for rank, message in enumerate(faults):
+            if message is not None:
+                raise UserError(f"process {self.rank} stops, since process {rank} does: {message}")
+
     def follow_the_first(self, *wishes: bool) -> tuple[bool, ...]:
         """What the first process wishes."""
         if self.size == 1:
@@ -79,7 +102,7 @@ def join_team() -> Team:
 
 
 def leave_team() -> None:
-    """Ends what `join_team` began, once everybody is done and what uses it is no more."""
+    """Ends what `join_team` began, once everybody is done and what uses it is no more. Not for after an error."""
     if dist.is_initialized():
         gc.collect()
         dist.barrier()

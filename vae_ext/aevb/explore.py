@@ -5,18 +5,22 @@ Every function returns a named tuple of tensors, on the model's device and witho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Generator, Tensor
 
 from vae_ext import ops, reference
-from vae_ext.aevb.models import AutoEncoder
+from vae_ext.aevb.models import AutoEncoder, evaluating
 from vae_ext.arguments import as_parameter
 from vae_ext.datasets import Dataset
 
 BATCH = 1000
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Samples(NamedTuple):
@@ -87,7 +91,20 @@ class Manifold(NamedTuple):
     mean: Tensor
 
 
-@torch.no_grad()
+def _looking_on(
+    function: Callable[Concatenate[AutoEncoder, Arguments], Result],
+) -> Callable[Concatenate[AutoEncoder, Arguments], Result]:
+    """Without gradients, and with the model as in evaluation."""
+
+    @wraps(function)
+    def look(model: AutoEncoder, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with torch.no_grad(), evaluating(model):
+            return function(model, *args, **kwargs)
+
+    return look
+
+
+@_looking_on
 def sample(model: AutoEncoder, count: int, generator: Generator | None = None) -> Samples:
     """Draws z from the prior, and x from p(x given z), with a generator of the CPU."""
     z = torch.randn(count, model.latent_dim, generator=generator, device="cpu").to(_device(model))
@@ -95,20 +112,20 @@ def sample(model: AutoEncoder, count: int, generator: Generator | None = None) -
     return Samples(z, model.likelihood.mean(output), model.likelihood.sample(output, generator))
 
 
-@torch.no_grad()
+@_looking_on
 def encode(model: AutoEncoder, dataset: Dataset, rows: Tensor) -> Codes:
     """q(z given x) of every datapoint of `rows` (`dataset.train` or `dataset.test`)."""
     parts = [_codes(model, x) for x in _batches(dataset, rows)]
     return Codes(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-@torch.no_grad()
+@_looking_on
 def reconstruct(model: AutoEncoder, x: Tensor) -> Reconstructions:
     """Datapoints `[N, D]` through the mean of q(z given x) and back."""
     return Reconstructions(x, model.decode(model.encode(x).mean))
 
 
-@torch.no_grad()
+@_looking_on
 def interpolate(model: AutoEncoder, first: Tensor, second: Tensor, steps: int) -> Interpolations:
     """From the codes of the first datapoints `[N, D]` to those of the second, both ends included."""
     start, end = model.encode(first).mean, model.encode(second).mean
@@ -117,7 +134,7 @@ def interpolate(model: AutoEncoder, first: Tensor, second: Tensor, steps: int) -
     return Interpolations(first, second, z, model.decode(z))
 
 
-@torch.no_grad()
+@_looking_on
 def manifold(model: AutoEncoder, side: int, latents: Sequence[int] = (0, 1)) -> Manifold:
     """The plane of two latent variables, zero in all others, by `side` quantiles of the prior in each.
 

@@ -52,7 +52,10 @@ class GaussianLikelihood:
     def sample(self, output: GaussianLike, generator: Generator | None = None) -> Tensor:
         gaussian = as_gaussian(output, "decoder")
         state = ops.make_rng_state(generator, gaussian.mean.device)
-        return ops.normal_rsample(gaussian.mean, **gaussian.scale_keyword, rng_state=state)
+        # A scale `[*E]` says which dims are the event; the mean alone may have several before it.
+        scale_ndim = gaussian.scale.ndim if isinstance(gaussian.scale, Tensor) else 0
+        event_ndim = scale_ndim if 0 < scale_ndim < gaussian.mean.ndim else None
+        return ops.normal_rsample(gaussian.mean, **gaussian.scale_keyword, rng_state=state, event_ndim=event_ndim)
 
 
 LIKELIHOODS: dict[str, Likelihood] = {"bernoulli": BernoulliLikelihood(), "gaussian": GaussianLikelihood()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +57,22 @@ class AutoEncoder(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """The mean of p(x given z): `[*S, J]` to `[*S, D]`."""
         return self.likelihood.mean(self.decoder(z))
+
+
+@contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """The modules of the model as in evaluation: what is computed leaves BatchNorm's averages alone and drops nothing.
+
+    Afterwards each is in the mode that it was in.
+    """
+    modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @dataclass(frozen=True)

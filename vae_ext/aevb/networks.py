@@ -45,6 +45,9 @@ class GaussianHead(nn.Module):
     def forward(self, outputs: Tensor) -> Gaussian:
         """`[*S, num_outputs]` to a mean `[*S, dim]` and its log_var (a view where the network gives it)."""
         mean, log_var = (outputs, self.log_var) if self.log_var is not None else outputs.chunk(2, dim=-1)
+        if isinstance(log_var, Tensor):
+            # Under autocast the outputs are bfloat16, and the parameter is not; an operator takes one dtype.
+            log_var = log_var.to(mean.dtype)
         return Gaussian(torch.sigmoid(mean) if self.sigmoid else mean, log_var)
 
 

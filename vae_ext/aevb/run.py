@@ -9,14 +9,21 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from vae_ext.aevb.checkpoint import Checkpoint, Progress, RunOptions, load_checkpoint, save_checkpoint, write_atomically
+from vae_ext.aevb.checkpoint import (
+    Checkpoint,
+    Progress,
+    RunOptions,
+    load_trainer_state,
+    save_checkpoint,
+    write_atomically,
+)
 from vae_ext.aevb.diagnosis import explain
 from vae_ext.aevb.distributed import Team
 from vae_ext.aevb.trainer import Tally, Trainer
@@ -70,6 +77,16 @@ class Display(Protocol):
 
     def recorded(self, record: Record) -> None:
         """Called after every record."""
+
+
+class _NoDisplay:
+    interval = math.inf
+
+    def shown(self, tally: Tally) -> None:
+        pass
+
+    def recorded(self, record: Record) -> None:
+        pass
 
 
 class RunDirectory:
@@ -132,8 +149,9 @@ class RunDirectory:
         self.progress = progress
         self.saved_samples = trainer.samples
 
-    def load_checkpoint(self) -> Checkpoint:
-        return load_checkpoint(self.path / CHECKPOINT)
+    def load_trainer_state(self) -> dict[str, Any]:
+        """Of the checkpoint saved last."""
+        return load_trainer_state(self.path / CHECKPOINT)
 
     def append_record(self, record: Record) -> None:
         path = self._file(METRICS)
@@ -180,15 +198,13 @@ def sole_writer(folder: Path, team: Team) -> Iterator[None]:
     Raises:
         UserError: another process is.
     """
-    if not (team.is_first and folder.is_dir()):
+    with ExitStack() as stack:
+        with team.all_or_none():
+            if team.is_first and folder.is_dir():
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                stack.callback(os.close, descriptor)
+                _lock(descriptor, folder)
         yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -238,9 +254,12 @@ def record_points(samples: int, batch_size: int) -> list[int]:
 
 
 def train(
-    trainer: Trainer, directory: RunDirectory, display: Display, log: Callable[[Record], None] | None = None
+    trainer: Trainer,
+    directory: RunDirectory,
+    display: Display | None = None,
+    log: Callable[[Record], None] | None = None,
 ) -> list[Record]:
-    """Trains to the end, from the start or from where a resumed run stopped.
+    """Trains to the end, from the start or from where a resumed run stopped; shows nothing without a display.
 
     Records at the `record_points` and calls `log` then; saves before the first step, with every record, and every
     `CHECKPOINT_INTERVAL` seconds. Records are left to the record points, and the checkpoint counts them, so that a run
@@ -250,8 +269,12 @@ def train(
         UserError: the bound is no longer finite; the checkpoint is of a model whose bound was.
     """
     team = trainer.team
+    display = display or _NoDisplay()
     progress = directory.progress
-    records = directory.rewind_records() if team.is_first and directory.saved_samples is not None else []
+    records: list[Record] = []
+    with team.all_or_none():
+        if team.is_first and directory.saved_samples is not None:
+            records = directory.rewind_records()
     clock = _Clock(team, display.interval, progress.seconds)
     if directory.saved_samples is None:
         directory.save_checkpoint(trainer, progress)
@@ -293,7 +316,7 @@ def _require_finite(trainer: Trainer, directory: RunDirectory, *bounds: float) -
     if all(map(math.isfinite, bounds)):
         return
     samples = trainer.samples
-    fault = explain(trainer, directory.load_checkpoint().state)
+    fault = explain(trainer, directory.load_trainer_state())
     raise UserError(
         f"the bound was no longer finite after {samples:,} samples: {fault};"
         f" the checkpoint of {directory.saved_samples:,} samples is kept: give a smaller --lr"

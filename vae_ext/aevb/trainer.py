@@ -16,8 +16,8 @@ from vae_ext.aevb.graphed import GraphedStep
 from vae_ext.aevb.interface import Model
 from vae_ext.aevb.memory import require_memory
 from vae_ext.aevb.minibatches import Minibatch, Minibatches, binarised
-from vae_ext.aevb.models import VAE, AutoEncoder
-from vae_ext.aevb.precision import matrix_products
+from vae_ext.aevb.models import VAE, AutoEncoder, evaluating
+from vae_ext.aevb.precision import autocast, matrix_products
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import ConfigError, TrainConfig
@@ -69,6 +69,7 @@ class Trainer:
         self.config = config
         self.device = device
         self.team = team
+        self.fingerprint = dataset.fingerprint()
         self.dataset = dataset.to(device)
         self.held_out = binarised(self.dataset, self.dataset.test) if config.binarise else self.dataset.test
         host_generator = torch.Generator().manual_seed(config.seed)
@@ -80,6 +81,7 @@ class Trainer:
         self.minibatches = Minibatches(
             self.dataset, config.batch_size, self.generator, binarise=config.binarise, team=team
         )
+        _part_default_generators(team)
         self.samples = 0
         self.bound_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._graphed_iteration = self._make_graphed_iteration()
@@ -95,15 +97,16 @@ class Trainer:
     def _iteration(self) -> None:
         """A minibatch drawn with replacement, its noise, its bound, the gradient, the update."""
         minibatch = self.minibatches.draw()
-        bound = self.bound_of(minibatch)
-        self.optimizer.zero_grad()
-        (-minibatch_bound(bound, self.dataset_size) / self.dataset_size).backward()
+        with matrix_products(self.config.precision):
+            bound = self.bound_of(minibatch)
+            self.optimizer.zero_grad()
+            (-minibatch_bound(bound, self.dataset_size) / self.dataset_size).backward()
         self.optimizer.step()
         self.bound_sum += bound.detach().sum(dtype=torch.float64)
 
     def bound_of(self, minibatch: Minibatch) -> Tensor:
         """L(x_i) of every datapoint of the minibatch, in nats."""
-        with matrix_products(self.config.precision, self.device):
+        with matrix_products(self.config.precision), autocast(self.config.precision, self.device):
             bound: Tensor = self.bound(minibatch.x, minibatch.rng_state, minibatch.first_row)
         return bound
 
@@ -131,6 +134,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
+            "default_generators": self.team.gather(self._default_generators()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -140,8 +144,25 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
+        self._set_default_generators(state["default_generators"])
         # What was recorded would go on with the optimizer state that was replaced.
         self._graphed_iteration = self._make_graphed_iteration()
+
+    def _default_generators(self) -> dict[str, Tensor]:
+        """The states of those that one's own modules may draw from: dropout knows no other."""
+        states = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def _set_default_generators(self, of_ranks: list[dict[str, Tensor]]) -> None:
+        """Those of this process, where as many processes go on as were saved; else it goes on with its own."""
+        if len(of_ranks) != self.team.size:
+            return
+        states = of_ranks[self.team.rank]
+        torch.set_rng_state(states["cpu"])
+        if self.device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"].cpu(), self.device)
 
 
 class _Bound(nn.Module):
@@ -193,19 +214,27 @@ def make_optimizer(model: nn.Module, config: TrainConfig, dataset_size: int) -> 
 
 
 @torch.no_grad()
+@matrix_products("float32")
 def datapoint_bounds(model: Model, dataset: Dataset, rows: Tensor, draws: int, seed: int, first_row: int = 0) -> Tensor:
     """The bound of every datapoint of `rows`, stored as `dataset` stores them, `[N]`, in nats.
 
     The noise depends on the seed and the datapoint's index alone, so equal seeds make bounds comparable. `first_row` is
-    the index of the first.
+    the index of the first. The model is as in evaluation (`nn.Module.eval`), and as it was afterwards.
     """
     rng_state = ops.make_rng_state(torch.Generator(rows.device).manual_seed(seed), rows.device)
     batch = max(1, EVALUATION_BATCH // draws)
     bounds = []
-    for start in range(0, max(1, len(rows)), batch):
-        x = dataset.decode(rows[start : start + batch])
-        bounds.append(sgvb_b(model, x, draws, rng_state=rng_state, first_row=first_row + start))
+    with evaluating(model):
+        for start in range(0, max(1, len(rows)), batch):
+            x = dataset.decode(rows[start : start + batch])
+            bounds.append(sgvb_b(model, x, draws, rng_state=rng_state, first_row=first_row + start))
     return torch.cat(bounds)
+
+
+def _part_default_generators(team: Team) -> None:
+    """Processes begin with the same seed, but what dropout leaves out of their rows should not be the same."""
+    if team.rank > 0:
+        torch.manual_seed(torch.initial_seed() + team.rank)
 
 
 def _check_minibatch(dataset: Dataset, config: TrainConfig, team: Team) -> None:
