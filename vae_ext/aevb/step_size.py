@@ -21,7 +21,12 @@ SHARE_OF_RUN = 50
 
 
 def try_step_sizes(
-    dataset: Dataset, config: TrainConfig, device: torch.device, team: Team | None = None
+    dataset: Dataset,
+    config: TrainConfig,
+    device: torch.device,
+    team: Team | None = None,
+    *,
+    trainer_type: type[Trainer] = Trainer,
 ) -> dict[float, float]:
     """The mean training bound in the second half of a short trial with each of `STEP_SIZES`, in nats.
 
@@ -30,7 +35,7 @@ def try_step_sizes(
     steps = config.samples // config.batch_size // SHARE_OF_RUN
     half = min(max(steps, LEAST_TRIAL_STEPS), MOST_TRIAL_STEPS) // 2
     return {
-        lr: _bound_after(half, Trainer(dataset, replace(config, lr=lr), device, team=team))
+        lr: _bound_after(half, trainer_type(dataset, replace(config, lr=lr), device, team=team))
         for lr in STEP_SIZES[config.optimizer]
     }
 
