@@ -37,7 +37,7 @@ def figure_2(learned: Sequence[LearnedCurve], folder: Path) -> None:
 
 
 def _dataset(dataset: str, latents: Sequence[int], learned: Sequence[LearnedCurve], path: Path) -> None:
-    figure = new_figure(3.1 * len(latents), 4.2)
+    figure = new_figure(2.6 * len(latents), 4.2)
     panels = figure.subplots(1, len(latents), sharey=True)
     for axes, latent in zip(panels, latents, strict=True):
         for one in learned:
@@ -53,7 +53,7 @@ def _dataset(dataset: str, latents: Sequence[int], learned: Sequence[LearnedCurv
         lighten(axes)
     panels[0].set_ylabel("lower bound, nats per datapoint")
     figure.suptitle(f"{TITLES[dataset]}: our curves, and points read off the paper's figure 2", fontsize=12)
-    figure.legend(handles=_keys(dataset), frameon=False, fontsize=9, loc="outside lower center", ncols=6)
+    figure.legend(handles=_keys(dataset), frameon=False, fontsize=9, loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=DPI)
 
 
@@ -68,9 +68,9 @@ def _published(axes: Axes, dataset: str, algorithm: str, latent: int) -> None:
     test = [(point.samples, point.test) for point in points]
     train = [(point.samples, point.train) for point in points if point.train is not None]
     for dots, marker in ((test, TEST_MARKER), (train, TRAIN_MARKER)):
-        at, bounds = zip(*dots, strict=True) if dots else ((), ())
-        # A point on the edge of the axes is still to be seen whole.
-        axes.plot(at, bounds, marker, color=colour, markerfacecolor="white", clip_on=False, zorder=3)
+        if dots:
+            # A point on the edge of the axes is still to be seen whole.
+            axes.plot(*zip(*dots, strict=True), marker, color=colour, markerfacecolor="white", clip_on=False, zorder=3)
     if (dataset, algorithm) in published.PLATEAUS:
         axes.axhline(published.PLATEAUS[dataset, algorithm], color=colour, linestyle=":", linewidth=1)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.trainer import Trainer
+from vae_ext.aevb.trainer import Tally, Trainer
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import TrainConfig
@@ -57,7 +57,9 @@ def _bound_after(steps: int, trainer: Trainer) -> float:
     """The mean bound of as many further steps."""
     for _ in range(steps):
         trainer.step()
-    tally = trainer.read_tally()
+    # The bounds of the first steps can be so low that nothing else shows in a sum with them.
+    trainer.bound_sum.zero_()
+    begun = Tally(trainer.samples)
     for _ in range(steps):
         trainer.step()
-    return trainer.read_tally().mean_bound_since(tally)
+    return trainer.read_tally().mean_bound_since(begun)
