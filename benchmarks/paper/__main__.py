@@ -19,6 +19,8 @@ from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import INITIALISATIONS, TrainConfig
 
+CURVES = "curves"
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
@@ -42,7 +44,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frey-dir", type=Path, help="of frey_rawface.mat")
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where runs have their folders")
     parser.add_argument("--out", type=Path, default=Path("runs/paper/results"), help="for curves, plots and tables")
-    parser.add_argument("--list", action="store_true", help="only list the curves and what there is of them")
+    parser.add_argument("--report", action="store_true", help="run nothing: plots and tables of the curves in --out")
     return parser.parse_args(arguments)
 
 
@@ -51,26 +53,32 @@ def _samples(text: str) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> None:
-    chosen = [curve for curve in curves(options.init) if re.search(options.only, curve.name)]
-    if not chosen:
-        raise UserError(f"--only {options.only} is found in the name of no curve: --list names them")
-    kept = options.out / "curves"
-    missing = [curve for curve in chosen if _samples_kept(curve, kept) < options.samples]
-    if options.list:
-        for curve in chosen:
-            console.print(f"{curve.name}: {_samples_kept(curve, kept):,} samples")
-        return
+    if not options.report:
+        _run_missing(options, console)
+    learned = read_all(options.out / CURVES)
+    if not learned:
+        raise UserError(f"{options.out / CURVES} has no curves: run some first")
+    figures.figure_2(learned, options.out)
+    page.write(learned, options.out)
+    console.print(f"Written to {options.out}")
+
+
+def _run_missing(options: argparse.Namespace, console: Console) -> None:
+    """Runs the curves that are not in `options.out` to as many samples yet."""
+    named = [curve for curve in curves(options.init) if re.search(options.only, curve.name)]
+    if not named:
+        raise UserError(
+            f"--only {options.only} is found in none of {', '.join(one.name for one in curves(options.init))}"
+        )
     load = functools.cache(lambda name: _load(name, options))
+    configs = {curve: curve.config(options.samples, options.seed) for curve in named}
+    missing = [curve for curve in named if _samples_kept(curve, options.out / CURVES) < options.samples]
     for number, curve in enumerate(missing, 1):
         console.print(f"{number} of {len(missing)}: {curve.name}, {options.samples:,} samples")
         folder = options.runs / f"{curve.name}-{options.samples}"
-        learned, trainer = run(curve, curve.config(options.samples, options.seed), load(curve.dataset), folder, console)
-        learned.write(kept)
+        learned, trainer = run(curve, configs[curve], load(curve.dataset), folder, console)
+        learned.write(options.out / CURVES)
         figures.of_model(curve, trainer, options.out)
-    learned_curves = read_all(kept)
-    figures.figure_2(learned_curves, options.out)
-    page.write(learned_curves, options.out)
-    console.print(f"Written to {options.out}")
 
 
 def _samples_kept(curve: Curve, folder: Path) -> int:
