@@ -51,7 +51,7 @@ def test_each_half_of_the_model_has_the_gradient_of_its_own_objective(likelihood
     dreams = explore.sample(model, 5, torch.Generator().manual_seed(int(state[0])))
     recognised = model.encode(dreams.x)
     wake = model.log_likelihood(z, x).sum()
-    sleep = Normal(recognised.mean, (0.5 * recognised.scale).exp()).log_prob(dreams.z).sum()
+    sleep = Normal(recognised.mean, (0.5 * torch.as_tensor(recognised.scale)).exp()).log_prob(dreams.z).sum()
     for part, objective in ((model.decoder, wake), (model.encoder, sleep)):
         parameters = list(part.parameters())
         for parameter, expected in zip(parameters, torch.autograd.grad(objective, parameters), strict=True):
