@@ -18,6 +18,7 @@ from benchmarks.paper.__main__ import main
 from benchmarks.paper.curves import Curve, LearnedCurve, curves, read, read_all
 from benchmarks.paper.differences import AIMS, contests, differences
 from tests.test_datasets import write_mnist
+from vae_ext.aevb import Trainer
 from vae_ext.aevb.run import Record
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
@@ -26,6 +27,8 @@ from vae_ext.train_config import TrainConfig
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
 
 RESULTS = Path(page.__file__).parent / "results"
+# Records of the stopped run; it is so short that each step has one.
+STOPPED_AT = 4
 AT = [10**5, 10**6, 10**7]
 
 
@@ -115,8 +118,21 @@ class StoppingDisplay:
 
     def recorded(self, record: Record) -> None:
         self.records += 1
-        if self.records == 4:
+        if self.records == STOPPED_AT:
             raise StoppedHere
+
+
+def count_steps(kind: type[Trainer], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each step of such a trainer."""
+    steps: list[int] = []
+    step = kind.step
+
+    def counted(trainer: Trainer) -> None:
+        steps.append(trainer.samples)
+        step(trainer)
+
+    monkeypatch.setattr(kind, "step", counted)
+    return steps
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +155,12 @@ def test_a_stopped_curve_goes_on_and_a_finished_one_is_not_run_again(
         with pytest.raises(StoppedHere):
             runs.run(curve, config, digits, tmp_path / "stopped", console)
     monkeypatch.setattr(runs, "try_step_sizes", None)
+    steps = count_steps(runs.TRAINERS[algorithm], monkeypatch)
     resumed, _ = runs.run(curve, config, digits, tmp_path / "stopped", console)
     assert replace(resumed, seconds=0) == replace(whole, seconds=0)
-
-    monkeypatch.setattr(runs.TRAINERS[algorithm], "step", None)
+    assert len(steps) == 15 - STOPPED_AT, "it goes on, and does not start again"
     assert runs.run(curve, config, digits, tmp_path / "stopped", console)[0] == resumed
+    assert len(steps) == 15 - STOPPED_AT
 
 
 def test_a_folder_of_another_run_is_refused(digits: Dataset, tmp_path: Path) -> None:
