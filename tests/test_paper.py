@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import math
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from benchmarks.paper import figures, page, published, runs
 from benchmarks.paper.__main__ import main
+from benchmarks.paper.accumulating import AccumulatingTrainer
 from benchmarks.paper.curves import Curve, LearnedCurve, curves, read, read_all
 from benchmarks.paper.differences import AIMS, contests, differences
 from tests.test_datasets import write_mnist
@@ -22,7 +25,7 @@ from vae_ext.aevb import Trainer
 from vae_ext.aevb.run import Record
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
-from vae_ext.train_config import TrainConfig
+from vae_ext.train_config import INITIALISATIONS, TrainConfig
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
 
@@ -44,8 +47,9 @@ def test_the_curves_are_the_paper_s() -> None:
         assert {("mnist", algorithm, latent) for latent in (3, 5, 10, 20, 200)} <= found
         assert {("frey", algorithm, latent) for latent in (2, 5, 10, 20)} <= found
     assert ("mnist", "aevb", 2) in found, "figures 4 and 5"
-    names = [curve.name for init in ("fan-in", "std-0.01") for curve in curves(init)]
-    assert len(set(names)) == len(names) == 38
+    variants = [(init, accumulate) for init in INITIALISATIONS for accumulate in (False, True)]
+    names = [curve.name for variant in variants for curve in curves(*variant)]
+    assert len(set(names)) == len(names) == 6 * 19
 
 
 def test_every_published_point_is_of_a_curve_and_in_order() -> None:
@@ -79,7 +83,7 @@ def test_differences_are_ours_less_the_paper_s() -> None:
 def test_aevb_and_wake_sleep_meet_where_both_reach() -> None:
     ours = learned(Curve("mnist", "aevb", 5), [-170.0, -150.0, -140.0])
     other = learned(Curve("mnist", "wake-sleep", 5), [-165.0, -152.0], AT[:2])
-    alone = learned(Curve("mnist", "aevb", 5, "std-0.01"), [-170.0], AT[:1])
+    alone = learned(Curve("mnist", "aevb", 5, "fan-in"), [-170.0], AT[:1])
     pairs = contests([ours, other, alone])
     assert [(pair.samples, pair.lead) for pair in pairs] == [(10**5, -5.0), (10**6, 2.0)]
 
@@ -155,12 +159,30 @@ def test_a_stopped_curve_goes_on_and_a_finished_one_is_not_run_again(
         with pytest.raises(StoppedHere):
             runs.run(curve, config, digits, tmp_path / "stopped", console)
     monkeypatch.setattr(runs, "try_step_sizes", None)
-    steps = count_steps(runs.TRAINERS[algorithm], monkeypatch)
+    steps = count_steps(runs.TRAINERS[algorithm, False], monkeypatch)
     resumed, _ = runs.run(curve, config, digits, tmp_path / "stopped", console)
     assert replace(resumed, seconds=0) == replace(whole, seconds=0)
     assert len(steps) == 15 - STOPPED_AT, "it goes on, and does not start again"
     assert runs.run(curve, config, digits, tmp_path / "stopped", console)[0] == resumed
     assert len(steps) == 15 - STOPPED_AT
+
+
+def test_the_first_hundred_steps_only_accumulate(digits: Dataset) -> None:
+    config, cpu = TrainConfig(samples=20_000, hidden=8), torch.device("cpu")
+    whole, resumed = (AccumulatingTrainer(digits, config, cpu) for _ in range(2))
+    before = [parameter.detach().clone() for parameter in whole.model.parameters()]
+    for _ in range(100):
+        whole.step()
+    assert all(map(torch.equal, before, whole.model.parameters()))
+    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for trainer in (whole, resumed):
+        trainer.step()
+    for old, new, again in zip(before, whole.model.parameters(), resumed.model.parameters(), strict=True):
+        # Adagrad's step is lr g / |(g_1, ..., g_101)|: lr in the very first, and at most about a tenth of it now if
+        # the gradients are alike.
+        assert 0 < (new - old).abs().max() < config.lr
+        assert (new - old).abs().median() < config.lr / 5
+        assert torch.equal(new, again)
 
 
 def test_a_folder_of_another_run_is_refused(digits: Dataset, tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.paper import figures, page
-from benchmarks.paper.curves import Curve, curves, read, read_all
+from benchmarks.paper.curves import INIT, Curve, curves, read, read_all
 from benchmarks.paper.runs import run
 from vae_ext import interrupts
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
-from vae_ext.train_config import INITIALISATIONS, TrainConfig
+from vae_ext.train_config import INITIALISATIONS
 
 CURVES = "curves"
 
@@ -38,7 +38,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=(__doc__ or "").split(": ", 1)[1])
     parser.add_argument("--samples", type=_samples, default=10**6, help="training samples of each curve, as in 1e6")
     parser.add_argument("--only", default="", help="curves whose names match, as in 'mnist-aevb-(3|10)$'")
-    parser.add_argument("--init", choices=INITIALISATIONS, default=TrainConfig.init, help="of the parameters")
+    parser.add_argument("--init", choices=INITIALISATIONS, default=INIT, help="of the parameters")
+    parser.add_argument(
+        "--accumulate", action="store_true", help="in the first 100 steps only, as in the authors' code"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mnist-dir", type=Path, help="of MNIST's four files, downloaded to your cache when not given")
     parser.add_argument("--frey-dir", type=Path, help="of frey_rawface.mat")
@@ -65,11 +68,10 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 def _run_missing(options: argparse.Namespace, console: Console) -> None:
     """Runs the curves that are not in `options.out` to as many samples yet."""
-    named = [curve for curve in curves(options.init) if re.search(options.only, curve.name)]
+    every = list(curves(options.init, options.accumulate))
+    named = [curve for curve in every if re.search(options.only, curve.name)]
     if not named:
-        raise UserError(
-            f"--only {options.only} is found in none of {', '.join(one.name for one in curves(options.init))}"
-        )
+        raise UserError(f"--only {options.only} is found in none of {', '.join(curve.name for curve in every)}")
     load = functools.cache(lambda name: _load(name, options))
     configs = {curve: curve.config(options.samples, options.seed) for curve in named}
     missing = [curve for curve in named if _samples_kept(curve, options.out / CURVES) < options.samples]

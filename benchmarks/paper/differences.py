@@ -28,7 +28,7 @@ class Difference:
     dataset: str
     algorithm: str
     latent: int
-    init: str
+    variant: str
     samples: int
     test: float
     train: float
@@ -52,7 +52,7 @@ class Contest:
 
     dataset: str
     latent: int
-    init: str
+    variant: str
     samples: int
     aevb: float
     wake_sleep: float
@@ -81,7 +81,7 @@ def _difference(one: LearnedCurve, samples: int) -> Difference:
         curve.dataset,
         curve.algorithm,
         curve.latent,
-        curve.init,
+        curve.variant,
         samples,
         test,
         train,
@@ -105,7 +105,7 @@ def contests(learned: Sequence[LearnedCurve]) -> list[Contest]:
         Contest(
             aevb.curve.dataset,
             aevb.curve.latent,
-            aevb.curve.init,
+            aevb.curve.variant,
             samples,
             aevb.bound_at("test", samples),
             other.bound_at("test", samples),

@@ -14,7 +14,6 @@ from benchmarks.paper.curves import FIGURE_2, FIGURE_5, Curve, LearnedCurve
 from vae_ext import pictures
 from vae_ext.aevb import Trainer, explore
 from vae_ext.plots import lighten, new_figure
-from vae_ext.train_config import TrainConfig
 
 DPI = 110
 TITLES = {"mnist": "MNIST", "frey": "Frey faces"}
@@ -31,7 +30,7 @@ SAMPLES_SHOWN, MANIFOLD_SIDE = 100, 20
 def figure_2(learned: Sequence[LearnedCurve], folder: Path) -> None:
     """The curves of each dataset, with the paper's points, in figure_2-DATASET.png."""
     for dataset, latents in FIGURE_2.items():
-        chosen = [one for one in learned if one.curve.dataset == dataset and one.curve.init == TrainConfig.init]
+        chosen = [one for one in learned if one.curve.dataset == dataset and not one.curve.variant]
         if chosen:
             _dataset(dataset, latents, chosen, folder / f"figure_2-{dataset}.png")
 
@@ -90,7 +89,7 @@ def _keys(dataset: str) -> list[Line2D]:
 
 def of_model(curve: Curve, trainer: Trainer, folder: Path) -> None:
     """Those of figures 4 (two latents) and 5 (MNIST) that are of this curve's model."""
-    if curve.algorithm != "aevb" or curve.init != TrainConfig.init:
+    if curve.algorithm != "aevb" or curve.variant:
         return
     about = trainer.dataset.event_shape, trainer.dataset.name
     if curve.latent == 2:

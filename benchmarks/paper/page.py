@@ -79,7 +79,7 @@ def _page(
     if pairs:
         yield from ("", "## AEVB against wake-sleep, test", "")
         yield from _table(
-            ("data", "latents", "initialisation", "samples", "AEVB", "wake-sleep", "AEVB leads by"),
+            ("data", "latents", "variant", "samples", "AEVB", "wake-sleep", "AEVB leads by"),
             3,
             (_against_each_other(pair) for pair in pairs),
         )
@@ -107,7 +107,12 @@ def _against_the_paper(row: Difference) -> Iterator[str]:
 
 
 def _against_each_other(pair: Contest) -> Iterator[str]:
-    yield from (pair.dataset, str(pair.latent), pair.init, f"{pair.samples:.0e}".replace("e+0", "e"))
+    yield from (
+        pair.dataset,
+        str(pair.latent),
+        pair.variant.removeprefix("-"),
+        f"{pair.samples:.0e}".replace("e+0", "e"),
+    )
     yield from (typeset(pair.aevb, 1), typeset(pair.wake_sleep, 1), _signed(pair.lead))
 
 
@@ -124,7 +129,7 @@ def _settings(learned: Sequence[LearnedCurve]) -> str:
         sentences.append(
             f"{dataset}: {setting['train_datapoints']:,} training and {setting['test_datapoints']:,} test datapoints,"
             f" {config.likelihood} likelihood, {config.hidden} hidden units, M = {config.batch_size},"
-            f" L = {config.draws}, {config.optimizer}, initialisation {config.init} but where a curve names another,"
+            f" L = {config.draws}, {config.optimizer}, initialisation {config.init} (or as a curve's name says),"
             f" {config.precision}, on {setting['threads']} thread(s), torch {setting['torch']}."
         )
     return " ".join(sentences)

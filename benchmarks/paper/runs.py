@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from benchmarks.paper.accumulating import AccumulatingTrainer, AccumulatingWakeSleepTrainer
 from benchmarks.paper.curves import Curve, LearnedCurve
 from benchmarks.paper.wake_sleep import WakeSleepTrainer
 from vae_ext.aevb import Trainer, load_checkpoint
@@ -22,7 +23,13 @@ from vae_ext.errors import UserError
 from vae_ext.progress import make_display
 from vae_ext.train_config import TrainConfig
 
-TRAINERS: dict[str, type[Trainer]] = {"aevb": Trainer, "wake-sleep": WakeSleepTrainer}
+# By algorithm, and by whether the first steps only accumulate.
+TRAINERS: dict[tuple[str, bool], type[Trainer]] = {
+    ("aevb", False): Trainer,
+    ("aevb", True): AccumulatingTrainer,
+    ("wake-sleep", False): WakeSleepTrainer,
+    ("wake-sleep", True): AccumulatingWakeSleepTrainer,
+}
 STEP_SIZES = "step_sizes.json"
 CPU = torch.device("cpu")
 
@@ -61,7 +68,7 @@ def run(
 
 
 def _begin(curve: Curve, config: TrainConfig, data: Dataset, folder: Path) -> tuple[Trainer, RunDirectory]:
-    kind = TRAINERS[curve.algorithm]
+    kind = TRAINERS[curve.algorithm, curve.accumulate]
     bounds = try_step_sizes(data, config, CPU, trainer_type=kind)
     text = json.dumps({f"{lr:g}": round(bound, 3) for lr, bound in bounds.items()})
     write_atomically(folder / STEP_SIZES, lambda file: file.write(text.encode()))
@@ -73,6 +80,6 @@ def _resume(curve: Curve, config: TrainConfig, data: Dataset, folder: Path) -> t
     saved = load_checkpoint(path)
     if saved.config != replace(config, lr=saved.config.lr):
         raise UserError(f"{folder} holds a run of other settings than these: give another --runs")
-    trainer = TRAINERS[curve.algorithm](data, saved.config, CPU)
+    trainer = TRAINERS[curve.algorithm, curve.accumulate](data, saved.config, CPU)
     resume(trainer, saved, path)
     return trainer, RunDirectory(folder, saved.options, saved)
