@@ -79,8 +79,9 @@ def _run_missing(options: argparse.Namespace, console: Console) -> None:
         console.print(f"{number} of {len(missing)}: {curve.name}, {options.samples:,} samples")
         folder = options.runs / f"{curve.name}-{options.samples}"
         learned, trainer = run(curve, configs[curve], load(curve.dataset), folder, console)
-        learned.write(options.out / CURVES)
+        # The curve last: with it, all that it leaves is there.
         figures.of_model(curve, trainer, options.out)
+        learned.write(options.out / CURVES)
 
 
 def _samples_kept(curve: Curve, folder: Path) -> int:

@@ -91,6 +91,7 @@ def of_model(curve: Curve, trainer: Trainer, folder: Path) -> None:
     """Those of figures 4 (two latents) and 5 (MNIST) that are of this curve's model."""
     if curve.algorithm != "aevb" or curve.variant:
         return
+    folder.mkdir(parents=True, exist_ok=True)
     about = trainer.dataset.event_shape, trainer.dataset.name
     if curve.latent == 2:
         manifold = explore.manifold(trainer.model, MANIFOLD_SIDE)
