@@ -18,8 +18,7 @@ ALGORITHMS = ("aevb", "wake-sleep")
 FIGURE_2 = {"mnist": (3, 5, 10, 20, 200), "frey": (2, 5, 10, 20)}
 # Figures 4 and 5 also show models of MNIST with two latents.
 FIGURE_5 = (2, 5, 10, 20)
-# "N(0, 0.01)", read as a standard deviation: nearer to the paper's curves than the other reading, and than the authors'
-# own code; the results show it.
+# "N(0, 0.01)", read as a standard deviation; README.md has trials of the others.
 INIT = "std-0.01"
 # Section 5; where the paper leaves a choice, the default of the trainer, which the results state.
 SETTINGS: dict[str, dict[str, Any]] = {
