@@ -12,6 +12,7 @@ import torch
 from tests.test_aevb_trainer import CPU
 from tests.test_cli import assert_one_sentence, invoke
 from vae_ext.aevb import TrainConfig, Trainer, load_checkpoint
+from vae_ext.aevb.minibatches import Minibatch
 from vae_ext.aevb.step_size import STEP_SIZES, best_step_size, try_step_sizes
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
@@ -43,6 +44,19 @@ def test_a_trial_is_what_the_run_itself_would_do_first(digits: Dataset) -> None:
             trainer.step()
             sums.append(trainer.read_tally().bound_sum)
         assert bound == pytest.approx((sums[19] - sums[9]) / 1000)
+
+
+class PlungingTrainer(Trainer):
+    """Its first bound is lower than float64 can add the others to."""
+
+    def bound_of(self, minibatch: Minibatch) -> torch.Tensor:
+        plunge = 1e30 if self.samples == 0 else 0.0
+        return super().bound_of(minibatch) - plunge
+
+
+def test_a_plunge_in_the_first_steps_is_left_behind(digits: Dataset) -> None:
+    bounds = try_step_sizes(digits, CONFIG, CPU, trainer_type=PlungingTrainer)
+    assert bounds == try_step_sizes(digits, CONFIG, CPU)
 
 
 def test_held_out_data_have_no_say(digits: Dataset) -> None:

@@ -50,7 +50,7 @@ def learning_curve(records: Sequence[Record], dataset: Dataset, path: Path) -> N
     axes.set_xlabel("training samples seen")
     axes.set_ylabel("lower bound, nats per datapoint")
     axes.set_title(f"Learning curve, {title_of(dataset.name)}")
-    _lighten(axes)
+    lighten(axes)
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(path, dpi=DPI)
 
@@ -74,7 +74,7 @@ def codes(codes: Codes, labels: Tensor | None, name: str, path: Path) -> None:
         drawn = axes.scatter(points[:, 0], points[:, 1], s=size, c=value.cpu().numpy(), cmap="viridis", linewidths=0)
         figure.colorbar(drawn, ax=axes, label=meaning, pad=0.02)
     axes.set_title(f"Codes of {len(points):,} datapoints, {title_of(name)}: mean of $q(z\\,|\\,x)$", fontsize=12)
-    _lighten(axes)
+    lighten(axes)
     figure.savefig(path, dpi=DPI)
 
 
@@ -131,7 +131,7 @@ def _variance_panel(axes: Axes, measurements: Sequence[Measurement], field: str,
     axes.set_xticks(at, [f"{value:,}" for value in at])
     axes.minorticks_off()
     axes.set_xlabel(label)
-    _lighten(axes)
+    lighten(axes)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -148,7 +148,8 @@ def typeset(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _lighten(axes: Axes) -> None:
+def lighten(axes: Axes) -> None:
+    """Nothing beside the data but two axes and a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.trainer import Trainer
+from vae_ext.aevb.trainer import Tally, Trainer
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import TrainConfig
@@ -21,7 +21,12 @@ SHARE_OF_RUN = 50
 
 
 def try_step_sizes(
-    dataset: Dataset, config: TrainConfig, device: torch.device, team: Team | None = None
+    dataset: Dataset,
+    config: TrainConfig,
+    device: torch.device,
+    team: Team | None = None,
+    *,
+    trainer_type: type[Trainer] = Trainer,
 ) -> dict[float, float]:
     """The mean training bound in the second half of a short trial with each of `STEP_SIZES`, in nats.
 
@@ -30,7 +35,7 @@ def try_step_sizes(
     steps = config.samples // config.batch_size // SHARE_OF_RUN
     half = min(max(steps, LEAST_TRIAL_STEPS), MOST_TRIAL_STEPS) // 2
     return {
-        lr: _bound_after(half, Trainer(dataset, replace(config, lr=lr), device, team=team))
+        lr: _bound_after(half, trainer_type(dataset, replace(config, lr=lr), device, team=team))
         for lr in STEP_SIZES[config.optimizer]
     }
 
@@ -52,7 +57,9 @@ def _bound_after(steps: int, trainer: Trainer) -> float:
     """The mean bound of as many further steps."""
     for _ in range(steps):
         trainer.step()
-    tally = trainer.read_tally()
+    # The bounds of the first steps can be so low that nothing else shows in a sum with them.
+    trainer.bound_sum.zero_()
+    begun = Tally(trainer.samples)
     for _ in range(steps):
         trainer.step()
-    return trainer.read_tally().mean_bound_since(tally)
+    return trainer.read_tally().mean_bound_since(begun)

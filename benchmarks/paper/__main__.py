@@ -1,0 +1,101 @@
+"""The command `python -m benchmarks.paper`: runs what is missing of the paper's figures, and reports."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.paper import figures, page
+from benchmarks.paper.curves import INIT, Curve, curves, read, read_all
+from benchmarks.paper.runs import run
+from vae_ext import interrupts
+from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.errors import UserError
+from vae_ext.train_config import INITIALISATIONS
+
+CURVES = "curves"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parse(arguments)
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        _run(options, console)
+    except UserError as error:
+        sys.exit(f"benchmarks.paper: {error}")
+    except KeyboardInterrupt:
+        console.print("Stopped: the same command goes on from the last checkpoint")
+        sys.exit(interrupts.STATUS)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=(__doc__ or "").split(": ", 1)[1])
+    parser.add_argument("--samples", type=_samples, default=10**6, help="training samples of each curve, as in 1e6")
+    parser.add_argument("--only", default="", help="curves whose names match, as in 'mnist-aevb-(3|10)$'")
+    parser.add_argument("--init", choices=INITIALISATIONS, default=INIT, help="of the parameters")
+    parser.add_argument(
+        "--accumulate", action="store_true", help="in the first 100 steps only, as in the authors' code"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mnist-dir", type=Path, help="of MNIST's four files, downloaded to your cache when not given")
+    parser.add_argument("--frey-dir", type=Path, help="of frey_rawface.mat")
+    parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where runs have their folders")
+    parser.add_argument("--out", type=Path, default=Path("runs/paper/results"), help="for curves, plots and tables")
+    parser.add_argument("--report", action="store_true", help="run nothing: plots and tables of the curves in --out")
+    return parser.parse_args(arguments)
+
+
+def _samples(text: str) -> int:
+    return int(float(text))
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    if not options.report:
+        _run_missing(options, console)
+    learned = read_all(options.out / CURVES)
+    if not learned:
+        raise UserError(f"{options.out / CURVES} has no curves: run some first")
+    figures.figure_2(learned, options.out)
+    page.write(learned, options.out)
+    console.print(f"Written to {options.out}")
+
+
+def _run_missing(options: argparse.Namespace, console: Console) -> None:
+    """Runs the curves that are not in `options.out` to as many samples yet."""
+    every = list(curves(options.init, options.accumulate))
+    named = [curve for curve in every if re.search(options.only, curve.name)]
+    if not named:
+        raise UserError(f"--only {options.only} is found in none of {', '.join(curve.name for curve in every)}")
+    load = functools.cache(lambda name: _load(name, options))
+    configs = {curve: curve.config(options.samples, options.seed) for curve in named}
+    missing = [curve for curve in named if _samples_kept(curve, options.out / CURVES) < options.samples]
+    for number, curve in enumerate(missing, 1):
+        console.print(f"{number} of {len(missing)}: {curve.name}, {options.samples:,} samples")
+        folder = options.runs / f"{curve.name}-{options.samples}"
+        learned, trainer = run(curve, configs[curve], load(curve.dataset), folder, console)
+        # The curve last: with it, all that it leaves is there.
+        figures.of_model(curve, trainer, options.out)
+        learned.write(options.out / CURVES)
+
+
+def _samples_kept(curve: Curve, folder: Path) -> int:
+    """How far the curve in the folder goes."""
+    path = folder / f"{curve.name}.json"
+    return read(path).samples[-1] if path.exists() else 0
+
+
+def _load(name: str, options: argparse.Namespace) -> Dataset:
+    data_dir: Path | None = {"mnist": options.mnist_dir, "frey": options.frey_dir}[name]
+    if name == "frey" and data_dir is None:
+        raise UserError("the Frey faces are not downloaded: name their folder with --frey-dir, or give --only mnist")
+    return load_dataset(name, data_dir)
+
+
+if __name__ == "__main__":
+    main()

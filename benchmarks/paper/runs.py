@@ -1,0 +1,85 @@
+"""Runs one curve to its end, in a folder of its own, from where it stopped."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from benchmarks.paper.accumulating import AccumulatingTrainer, AccumulatingWakeSleepTrainer
+from benchmarks.paper.curves import Curve, LearnedCurve
+from benchmarks.paper.wake_sleep import WakeSleepTrainer
+from vae_ext.aevb import Trainer, load_checkpoint
+from vae_ext.aevb.checkpoint import resume, write_atomically
+from vae_ext.aevb.distributed import Team
+from vae_ext.aevb.run import CHECKPOINT, RunDirectory, sole_writer, train
+from vae_ext.aevb.step_size import best_step_size, try_step_sizes
+from vae_ext.datasets import Dataset
+from vae_ext.errors import UserError
+from vae_ext.progress import make_display
+from vae_ext.train_config import TrainConfig
+
+# By algorithm, and by whether the first steps only accumulate.
+TRAINERS: dict[tuple[str, bool], type[Trainer]] = {
+    ("aevb", False): Trainer,
+    ("aevb", True): AccumulatingTrainer,
+    ("wake-sleep", False): WakeSleepTrainer,
+    ("wake-sleep", True): AccumulatingWakeSleepTrainer,
+}
+STEP_SIZES = "step_sizes.json"
+CPU = torch.device("cpu")
+
+
+def run(
+    curve: Curve, config: TrainConfig, data: Dataset, folder: Path, console: Console
+) -> tuple[LearnedCurve, Trainer]:
+    """Begins the curve, or goes on with it; one that is finished is only read. `config.lr` has no say.
+
+    Raises:
+        UserError: the folder holds a run of another config, or another process is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder, Team()):
+        begun = (folder / CHECKPOINT).exists()
+        trainer, directory = (_resume if begun else _begin)(curve, config, data, folder)
+        with make_display(console, config.samples, trainer.read_tally()) as display:
+            records = train(trainer, directory, display)
+    learned = LearnedCurve(
+        curve,
+        trainer.config,
+        json.loads((folder / STEP_SIZES).read_text()),
+        [record.samples for record in records],
+        [round(record.train_bound, 3) for record in records],
+        [round(record.test_bound, 3) for record in records],
+        records[-1].seconds,
+        {
+            "train_datapoints": len(data.train),
+            "test_datapoints": len(data.test),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+        },
+    )
+    return learned, trainer
+
+
+def _begin(curve: Curve, config: TrainConfig, data: Dataset, folder: Path) -> tuple[Trainer, RunDirectory]:
+    kind = TRAINERS[curve.algorithm, curve.accumulate]
+    bounds = try_step_sizes(data, config, CPU, trainer_type=kind)
+    text = json.dumps({f"{lr:g}": round(bound, 3) for lr, bound in bounds.items()})
+    write_atomically(folder / STEP_SIZES, lambda file: file.write(text.encode()))
+    return kind(data, replace(config, lr=best_step_size(bounds)), CPU), RunDirectory(folder)
+
+
+def _resume(curve: Curve, config: TrainConfig, data: Dataset, folder: Path) -> tuple[Trainer, RunDirectory]:
+    path = folder / CHECKPOINT
+    saved = load_checkpoint(path)
+    if saved.config != replace(config, lr=saved.config.lr):
+        raise UserError(f"{folder} holds a run of other settings than these: give another --runs")
+    trainer = TRAINERS[curve.algorithm, curve.accumulate](data, saved.config, CPU)
+    resume(trainer, saved, path)
+    return trainer, RunDirectory(folder, saved.options, saved)
