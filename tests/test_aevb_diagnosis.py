@@ -87,7 +87,7 @@ def test_a_step_that_is_far_too_long(digits: Dataset, tmp_path: Path) -> None:
     message = message_of(make_trainer(digits, optimizer="sgd", lr=1e30), tmp_path)
     assert re.search(
         r"after 100 samples: the KL divergence of 0, 1, 2, 3, 4, 5, 6, 7 and 289 more \(held-out rows\);"
-        r" the checkpoint of 0 samples is kept: give a smaller --lr",
+        r" the checkpoint of 0 samples is kept: take a smaller step size",
         message,
     )
     assert load_checkpoint(tmp_path / "checkpoint.pt").samples == 0

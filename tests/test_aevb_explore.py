@@ -38,6 +38,25 @@ def test_samples_are_of_the_prior() -> None:
     )
 
 
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_samples_are_decoded_in_batches(monkeypatch: pytest.MonkeyPatch, likelihood: str) -> None:
+    config = VAEConfig(64, 16, 2, likelihood=likelihood)
+    model = VAE(config, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(explore, "BATCH", 7)
+    largest = 0
+
+    def watch(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        nonlocal largest
+        largest = max(largest, len(inputs[0]))
+
+    model.decoder.register_forward_pre_hook(watch)
+    samples = explore.sample(model, 20, torch.Generator().manual_seed(0))
+    assert largest == 7
+    assert samples.z.shape == (20, 2)
+    assert samples.mean.shape == samples.x.shape == (20, 64)
+    torch.testing.assert_close(samples.mean, model.decode(samples.z).detach())
+
+
 @pytest.mark.parametrize("batch", [7, 1000])
 def test_codes_are_those_of_the_encoder(digits: Dataset, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     monkeypatch.setattr(explore, "BATCH", batch)

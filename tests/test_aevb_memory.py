@@ -29,12 +29,12 @@ def test_more_memory_than_there_is(tmp_path: Path, option: str, value: int) -> N
     more = ("--draws", 10**8) if option == "--batch-size" else ()
     result = invoke("train", *SMALL, "--out", tmp_path, option, value, *more)
     assert_one_sentence(
-        result, r"training would take at least [\d,.]+ GB of memory, but cpu has [\d,.]+ GB left: give a smaller"
+        result, r"training would take at least [\d,.]+ GB of memory, but cpu has [\d,.]+ GB left: take a smaller"
     )
 
 
 def test_the_estimate_is_what_is_certainly_allocated(digits: Dataset) -> None:
-    """Counted from the trainer's own tensors; gradients and logits come with the step."""
+    """Counted from the trainer's own tensors; gradients, hidden units and logits come with the step."""
     config = TrainConfig(hidden=32, draws=3)
     trainer = make_trainer(digits, draws=3)
     trainer.step()
@@ -42,7 +42,8 @@ def test_the_estimate_is_what_is_certainly_allocated(digits: Dataset) -> None:
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     sums = [trainer.optimizer.state[parameter]["sum"] for parameter in parameters]
     logits = torch.empty(3, 100, 64)
-    tensors = [*parameters, *gradients, *sums, trainer.minibatches.draw().x, logits, torch.empty_like(logits)]
+    hidden = [torch.empty(100, 32), torch.empty(3, 100, 32)]
+    tensors = [*parameters, *gradients, *sums, trainer.minibatches.draw().x, *hidden, logits, torch.empty_like(logits)]
     assert training_bytes(trainer.model, digits, config, CPU, 1) == sum(tensor.nbytes for tensor in tensors)
 
 

@@ -194,6 +194,8 @@ class Standardised(nn.Module):
 class LaplaceLikelihood:
     """A likelihood of one's own."""
 
+    support = (-math.inf, math.inf)
+
     def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
         log_prob: Tensor = Laplace(output, 0.2).log_prob(x)
         return log_prob.sum(-1)
@@ -255,9 +257,9 @@ def dataset_of(low: float, high: float) -> Dataset:
     [
         ({}, 0, 1, None),
         ({}, -0.5, 1, r"mine holds values from -0.5 to 1, but a Bernoulli likelihood is of values in \[0, 1\]"),
-        ({}, 0, 1.25, r"from 0 to 1.25, but a Bernoulli .*: rescale them, or train with --likelihood gaussian"),
+        ({}, 0, 1.25, r"from 0 to 1.25, but a Bernoulli .*: rescale them, or train a model with a Gaussian"),
         ({"likelihood": "gaussian"}, 0, 1, None),
-        ({"likelihood": "gaussian"}, 0, 3, r"the mean of the Gaussian decoder is a sigmoid.* --decoder-mean linear"),
+        ({"likelihood": "gaussian"}, 0, 3, r"the mean of the Gaussian decoder is a sigmoid.* with a linear mean"),
         ({"likelihood": "gaussian", "decoder_mean": "linear"}, -7, 3, None),
     ],
 )
@@ -278,7 +280,7 @@ def test_a_likelihood_on_data_outside_its_range(
         ({"network": "transformer"}, "network is 'transformer': expected one of mlp, conv"),
         ({"likelihood": "poisson"}, "likelihood is 'poisson'"),
         ({"decoder_mean": "tanh"}, "decoder_mean is 'tanh'"),
-        ({"decoder_log_var": "free"}, "decoder_log_var is 'free': expected a number or one of network"),
+        ({"decoder_log_var": "free"}, "decoder_log_var is 'free': expected a number from -80 to 80 or one of network"),
         ({"decoder_log_var": math.nan}, "decoder_log_var is nan"),
         ({"init": "xavier"}, "init is 'xavier'"),
         ({"estimator": "iwae"}, "estimator is 'iwae'"),

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tests.test_aevb_diagnosis import first_seen
+from tests.test_aevb_resume import Crash, StopError, without_seconds
 from tests.test_aevb_trainer import CPU
 from vae_ext.aevb import (
     AutoEncoder,
@@ -114,3 +115,22 @@ def test_a_bound_that_is_not_finite(digits: Dataset, tmp_path: Path) -> None:
     trainer.dataset.train[7] = math.nan
     with pytest.raises(UserError, match=rf"the KL divergence of .* \(training rows, at {seen:,} samples\)"):
         train(trainer, RunDirectory(tmp_path))
+
+
+def test_data_that_the_likelihood_is_not_of(digits: Dataset) -> None:
+    data = replace(digits, train=digits.train.float() - 1, test=digits.test.float())
+    with pytest.raises(UserError, match=r"from -0\.0625 to 1, but BernoulliLikelihood is of values in \[0, 1\]"):
+        make_trainer(data)
+
+
+def test_a_run_goes_on(digits: Dataset, tmp_path: Path) -> None:
+    alone = make_trainer(digits)
+    train(alone, RunDirectory(tmp_path / "alone"))
+    with pytest.raises(StopError):
+        train(make_trainer(digits), RunDirectory(tmp_path / "run"), Crash(5))
+    resumed, file = make_trainer(digits), tmp_path / "run" / "checkpoint.pt"
+    saved = load_checkpoint(file, resumed.model)
+    resume(resumed, saved, file)
+    train(resumed, RunDirectory(tmp_path / "run", resumed=saved))
+    assert_same_state(state_of(resumed.model), state_of(alone.model))
+    assert without_seconds(tmp_path / "run") == without_seconds(tmp_path / "alone")

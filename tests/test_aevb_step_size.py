@@ -67,7 +67,7 @@ def test_held_out_data_have_no_say(digits: Dataset) -> None:
 def test_the_best_is_the_highest_finite_bound() -> None:
     assert best_step_size({0.01: -150.0, 0.02: -140.5, 0.1: math.nan}) == 0.02
     assert best_step_size({0.01: -150.0, 0.02: math.inf, 0.1: -math.inf}) == 0.01
-    with pytest.raises(UserError, match=r"did not stay finite with any of 0\.01, 0\.1: give a smaller --lr"):
+    with pytest.raises(UserError, match=r"did not stay finite with any step size of 0\.01, 0\.1: give a smaller one"):
         best_step_size({0.01: math.nan, 0.1: -math.inf})
 
 

@@ -45,6 +45,7 @@ def _take_steps(team: Team, folder: str) -> None:
         "tally": trainer.read_tally().bound_sum,
         "held_out": trainer.held_out_bound(),
         "generator": trainer.generator.get_state(),
+        "default_generators": [states["cpu"] for states in trainer.state_dict()["default_generators"]],
     }
     torch.save(report, Path(folder, f"{team.rank}.pt"))
 
@@ -73,6 +74,10 @@ def test_two_ranks_of_50_are_one_of_100(tmp_path: Path) -> None:
     assert torch.equal(first["generator"], alone.generator.get_state())
     for name, weights in first["model"].items():
         assert torch.equal(weights, second["model"][name])
+    # What dropout would leave out is another thing in each; a checkpoint has both.
+    noise = first["default_generators"]
+    assert len(noise) == 2
+    assert not torch.equal(*noise)
     assert (first["tally"], first["held_out"]) == (second["tally"], second["held_out"])
 
     explanations = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]

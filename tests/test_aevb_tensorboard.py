@@ -11,7 +11,7 @@ import pytest
 
 from tests.test_aevb_trainer import CPU
 from tests.test_cli import SMALL, assert_one_sentence, invoke, read_metrics
-from vae_ext.aevb import Trainer, load_checkpoint, save_checkpoint
+from vae_ext.aevb import RunDirectory, TrainConfig, Trainer, load_checkpoint, save_checkpoint, train
 from vae_ext.datasets import load_dataset
 
 pytestmark = pytest.mark.cpu_only("stands in for TensorBoard")
@@ -76,8 +76,17 @@ def test_a_resumed_run_goes_on_logging(tmp_path: Path, writers: list[FakeWriter]
     assert writers[1].scalars == writers[0].scalars
 
 
+def test_a_record_is_logged_before_it_is_counted(tmp_path: Path) -> None:
+    """So that a run killed between the two logs it again when it goes on, rather than never."""
+    trainer = Trainer(load_dataset("digits"), TrainConfig(samples=500, hidden=8), CPU)
+    directory = RunDirectory(tmp_path)
+    counted: list[int] = []
+    records = train(trainer, directory, log=lambda _: counted.append(directory.progress.records))
+    assert counted == list(range(len(records)))
+
+
 def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     result = invoke("train", *SMALL, "--tensorboard", "--out", tmp_path)
-    assert_one_sentence(result, "--tensorboard needs the package tensorboard: pip install tensorboard")
+    assert_one_sentence(result, "logging to TensorBoard needs its package: pip install tensorboard")
     assert not list(tmp_path.iterdir())

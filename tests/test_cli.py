@@ -144,7 +144,7 @@ def test_a_rejected_run_leaves_the_earlier_one_in_place(finished: Path) -> None:
 
 def test_a_run_that_explodes_says_where(tmp_path: Path) -> None:
     result = invoke("train", *SMALL, "--out", tmp_path, "--lr", "1e30", "--optimizer", "sgd")
-    assert_one_sentence(result, r"no longer finite .*checkpoint of 0 samples is kept: give a smaller --lr")
+    assert_one_sentence(result, r"no longer finite .*checkpoint of 0 samples is kept: take a smaller step size")
     assert invoke("evaluate", tmp_path / "checkpoint.pt").exit_code == 0
 
 
@@ -325,6 +325,22 @@ def claim_no_minibatch(path: Path) -> None:
     change(path, train_config={"batch_size": 0})
 
 
+def claim_a_dataset_without_a_name(path: Path) -> None:
+    change(path, options={"dataset": 5})
+
+
+def claim_a_folder_without_a_name(path: Path) -> None:
+    change(path, options={"dataset": "digits", "data_dir": 5})
+
+
+def claim_less_than_no_record(path: Path) -> None:
+    change(path, progress={"records": -1, "recorded": {}, "seconds": 0.0})
+
+
+def claim_half_a_datapoint(path: Path) -> None:
+    change(path, train_config={"batch_size": 100.5})
+
+
 def poison_the_weights(path: Path) -> None:
     weights = torch.load(path, weights_only=True)["model"]
     change(path, model={name: tensor * torch.nan for name, tensor in weights.items()})
@@ -367,6 +383,10 @@ def replace_by_plain_pickle(path: Path) -> None:
         (lose_the_sizes, "is incomplete: it has no 'model_config'"),
         (claim_unknown_sizes, "does not hold what this version of vae-ext train writes: .*depth"),
         (claim_no_minibatch, "does not hold what this version of vae-ext train writes: batch_size is 0"),
+        (claim_a_dataset_without_a_name, "does not hold what .* writes: dataset is 5: expected str"),
+        (claim_a_folder_without_a_name, "does not hold what .* writes: data_dir is 5: expected str or NoneType"),
+        (claim_less_than_no_record, "does not hold what .* writes: -1 records"),
+        (claim_half_a_datapoint, r"does not hold what .* writes: batch_size is 100\.5"),
         (poison_the_weights, "gives a bound that is not finite"),
     ],
 )

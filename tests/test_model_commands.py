@@ -180,7 +180,8 @@ def test_colour_pictures_beyond_the_unit_interval(tmp_path: Path) -> None:
         (("gradient-variance", "--batch-sizes", "few"), "--batch-sizes is 'few': expected positive integers"),
         (("gradient-variance", "--dataset", "cifar"), "unknown dataset 'cifar'"),
         (("train", "--likelihood", "poisson"), "--likelihood is 'poisson': expected one of bernoulli, gaussian"),
-        (("train", "--decoder-log-var", "free"), "--decoder-log-var is 'free': expected a number or one of"),
+        (("train", "--decoder-log-var", "free"), "--decoder-log-var is 'free': expected a number from -80 to 80 or"),
+        (("train", "--likelihood", "gaussian", "--decoder-log-var", "1e39"), r"is 1e\+39: expected a number from -80"),
         (("train", "--init", "0.01"), "--init is '0.01': expected one of fan-in, variance-0.01, std-0.01"),
         (("train", "--dataset", "frey"), "frey is not downloaded"),
     ],
@@ -211,7 +212,10 @@ def test_a_likelihood_on_data_outside_its_range(vectors: Path, tmp_path: Path) -
 def test_other_data_outside_the_models_range(run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", np.random.default_rng(0).normal(size=(30, 8, 8)))
     for command in ("encode", "reconstruct", "interpolate", "evaluate", "gradient-variance"):
-        assert_one_sentence(invoke(command, run, "--dataset", f"npy:{tmp_path}/data.npy"), "holds values from -")
+        result = invoke(command, run, "--dataset", f"npy:{tmp_path}/data.npy")
+        assert_one_sentence(result, "holds values from -")
+        # None of these commands has options for another likelihood.
+        assert "--" not in result.stderr
 
 
 def test_weights_that_are_not_finite(run: Path, tmp_path: Path) -> None:
@@ -219,6 +223,30 @@ def test_weights_that_are_not_finite(run: Path, tmp_path: Path) -> None:
     state["model"] = {name: tensor * torch.nan for name, tensor in state["model"].items()}
     torch.save(state, tmp_path / "checkpoint.pt")
     assert_one_sentence(invoke("sample", tmp_path), "gives a mean that is not finite: its weights are unusable")
+    few = ("--draws", 1, "--batch-sizes", 5, "--repeats", 2)
+    assert_one_sentence(
+        invoke("gradient-variance", tmp_path, *few), "with L = 1 and M = 5 is not finite: the weights are unusable"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("count", [10**18, 10**30])
+@pytest.mark.parametrize("command", ["sample", "reconstruct", "interpolate"])
+def test_more_than_anyone_asks_for(run: Path, command: str, count: int) -> None:
+    result = invoke(command, run, "--count", count)
+    assert result.exit_code == 2
+    assert "--count" in result.stderr
+
+
+def test_codes_of_one_datapoint(tmp_path: Path) -> None:
+    """Of as many latents as need principal components, of which one point has none."""
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).random((8, 7)))
+    options = ("--dataset", f"npy:{tmp_path}/data.npy", "--batch-size", 2, "--latent", 3)
+    assert invoke("train", *SMALL, *options, "--out", tmp_path).exit_code == 0
+    result = invoke("encode", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert arrays_of(tmp_path / "codes.npz")["mean"].shape == (1, 3)
+    assert "nan" not in result.output
 
 
 def test_training_by_another_estimator(tmp_path: Path) -> None:

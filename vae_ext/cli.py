@@ -175,7 +175,7 @@ def train(
         precision=precision,
         binarise=binarise,
     )
-    from vae_ext import training
+    from vae_ext import train_command
     from vae_ext.aevb.checkpoint import RunOptions
     from vae_ext.aevb.distributed import join_team, leave_team
     from vae_ext.datasets import short_name
@@ -187,11 +187,11 @@ def train(
     if resume is not None:
         options = {**asdict(config), "lr": lr if step_size is None else step_size, "data_dir": absolute_data_dir}
         given = {name: options.get(name, context.params[name]) for name in _given(context) - {"resume"}}
-        training.resume(resume, given, team)
+        train_command.resume(resume, given, team)
     else:
         run_options = RunOptions(dataset, absolute_data_dir, device, tensorboard)
         folder = out if out is not None else Path("runs") / short_name(dataset)
-        training.begin(config, run_options, data_dir, folder, team, try_lr=step_size is None)
+        train_command.begin(config, run_options, data_dir, folder, team, try_lr=step_size is None)
     # Not after an error: the others may wait for something else, and torchrun ends them when this process has ended.
     leave_team()
 

@@ -152,7 +152,9 @@ def encode(
 def reconstruct(
     run: RunArgument,
     out: OutOption = None,
-    count: Annotated[int, typer.Option(min=1, help="How many datapoints; the picture has room for 48.")] = 48,
+    count: Annotated[
+        int, typer.Option(min=1, max=10**7, help="How many datapoints; the picture has room for 48.")
+    ] = 48,
     part: PartOption = "test",
     dataset: TrainedOnOption = None,
     data_dir: DataDirOption = None,
@@ -178,7 +180,7 @@ def reconstruct(
 def interpolate(
     run: RunArgument,
     out: OutOption = None,
-    count: Annotated[int, typer.Option(min=1, help="How many pairs; the picture has room for 10.")] = 8,
+    count: Annotated[int, typer.Option(min=1, max=10**4, help="How many pairs; the picture has room for 10.")] = 8,
     steps: Annotated[int, typer.Option(min=2, max=1000, help="From the first code to the second, both included.")] = 12,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Draws the pairs.")] = 0,
     part: PartOption = "test",
@@ -287,7 +289,7 @@ def gradient_variance(
     batch_sizes: Annotated[
         str, typer.Option(metavar="M,M,...", help="Datapoints in a minibatch (M).")
     ] = "10,30,100,300",
-    repeats: Annotated[int, typer.Option(min=2, help="Independent pairs of gradients to measure by.")] = 10,
+    repeats: Annotated[int, typer.Option(min=2, max=10**6, help="Independent pairs of gradients to measure by.")] = 10,
     dataset: Annotated[
         str | None,
         typer.Option(help="What it was trained on, or digits, when not given.", show_default=False),
@@ -341,7 +343,7 @@ def _write_variances(measurements: list[Measurement], plan: Plan, name: str, fol
 
     target = folder / "gradient_variance.json"
     content = {"vae_ext": __version__, "dataset": name, "measurements": [asdict(one) for one in measurements]}
-    text = json.dumps(content, indent=2) + "\n"
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(target, lambda file: file.write(text.encode()))
     plots.gradient_variance(measurements, plan, name, target.with_suffix(".png"))

@@ -90,11 +90,14 @@ def _plane(codes: Codes, axes: Axes) -> np.ndarray:
         axes.set_xlabel("$z_1$")
         axes.set_ylabel("$z_2$")
         return mean.numpy()
-    left, singular, _ = torch.linalg.svd(mean - mean.mean(0), full_matrices=False)
-    share = (singular.square() / singular.square().sum()).tolist()
-    axes.set_xlabel(f"first principal component, {share[0]:.0%} of the variance of {mean.shape[1]} latents")
-    axes.set_ylabel(f"second, {share[1]:.0%}")
-    return np.asarray(left[:, :2] * singular[:2])
+    centred = mean - mean.mean(0)
+    variances, directions = torch.linalg.eigh(centred.T @ centred)
+    # In ascending order. One datapoint has no variance to share.
+    total = variances.sum().clamp_min(torch.finfo(variances.dtype).tiny)
+    second, first = (variances[-2:].clamp_min(0) / total).tolist()
+    axes.set_xlabel(f"first principal component, {first:.0%} of the variance of {mean.shape[1]} latents")
+    axes.set_ylabel(f"second, {second:.0%}")
+    return np.asarray(centred @ directions[:, -2:].flip(1))
 
 
 def gradient_variance(measurements: Sequence[Measurement], plan: Plan, name: str, path: Path) -> None:

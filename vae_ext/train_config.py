@@ -13,6 +13,8 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 DECODER_MEANS = ("sigmoid", "linear")
 DECODER_LOG_VARS = ("network", "elements", "shared")
 INITIALISATIONS = ("fan-in", "variance-0.01", "std-0.01")
+# Its exponential, and that of its negative, are still ordinary numbers in float32.
+LARGEST_LOG_VAR = 80.0
 ESTIMATORS = ("sgvb_b", "sgvb_a", "score_function")
 PRECISIONS = ("float32", "medium", "bf16")
 
@@ -40,7 +42,7 @@ class ModelChoices:
         likelihood: p(x given z), ``bernoulli`` or ``gaussian``.
         decoder_mean: of a Gaussian decoder: through a ``sigmoid``, or ``linear``.
         decoder_log_var: of a Gaussian decoder: from the ``network`` as in the paper, learned for each of the
-            ``elements`` or as one ``shared`` number, or a number to fix it at.
+            ``elements`` or as one ``shared`` number, or a number from -80 to 80 to fix it at.
         init: initial parameters from N(0, 0.01), which the paper does not say is ``variance-0.01`` or ``std-0.01``, or
             by ``fan-in`` as in the authors' own code.
     """
@@ -57,9 +59,10 @@ class ModelChoices:
         _check_choice("decoder_mean", self.decoder_mean, DECODER_MEANS)
         _check_choice("init", self.init, INITIALISATIONS)
         log_var = self.decoder_log_var
-        if log_var not in DECODER_LOG_VARS and (isinstance(log_var, str) or not math.isfinite(log_var)):
+        if log_var not in DECODER_LOG_VARS and (isinstance(log_var, str) or not abs(log_var) <= LARGEST_LOG_VAR):
             known = ", ".join(DECODER_LOG_VARS)
-            raise ConfigError("decoder_log_var", f"is {log_var!r}: expected a number or one of {known}")
+            within = f"from -{LARGEST_LOG_VAR:g} to {LARGEST_LOG_VAR:g}"
+            raise ConfigError("decoder_log_var", f"is {log_var!r}: expected a number {within} or one of {known}")
 
     @property
     def unit_interval(self) -> bool:
@@ -80,7 +83,7 @@ class TrainConfig(ModelChoices):
         samples: training samples to see, rounded up to whole minibatches.
         batch_size: M, datapoints in a minibatch.
         latent: J, the dimension of z.
-        hidden: tanh units in the hidden layer of the encoder, and in that of the decoder.
+        hidden: units in the hidden layer of the encoder, and in that of the decoder: tanh, or ReLU of ``conv``.
         draws: L, samples of z for each datapoint.
         optimizer: one of `OPTIMIZERS`.
         lr: the step size.
@@ -108,11 +111,12 @@ class TrainConfig(ModelChoices):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("samples", "batch_size", "latent", "hidden", "draws"):
-            if not 1 <= getattr(self, field) < 2**31:
-                raise ConfigError(field, f"is {getattr(self, field)}: expected an integer from 1 to 2^31 - 1")
+            value = getattr(self, field)
+            if not (isinstance(value, int) and 1 <= value < 2**31):
+                raise ConfigError(field, f"is {value}: expected an integer from 1 to 2^31 - 1")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ConfigError("lr", f"is {self.lr}: expected a positive, finite step size")
-        if not 0 <= self.seed < 2**63:
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
             raise ConfigError("seed", f"is {self.seed}: expected an integer from 0 to 2^63 - 1")
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("estimator", self.estimator, ESTIMATORS)

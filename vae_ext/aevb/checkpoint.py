@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import zipfile
@@ -33,12 +34,21 @@ class RunOptions:
         data_dir: the folder it was found in, where one was named.
         device: where it ran.
         tensorboard: whether it also logs to TensorBoard.
+
+    Raises:
+        TypeError: a field, as a damaged checkpoint may have it, is of another type.
     """
 
     dataset: str
     data_dir: str | None = None
     device: str = "cpu"
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        _expect("dataset", self.dataset, str)
+        _expect("data_dir", self.data_dir, str, type(None))
+        _expect("device", self.device, str)
+        _expect("tensorboard", self.tensorboard, bool)
 
 
 @dataclass(frozen=True)
@@ -49,11 +59,26 @@ class Progress:
         records: how many records.
         recorded: the tally at the last of them.
         seconds: of training, up to the checkpoint.
+
+    Raises:
+        TypeError, ValueError: a field, as a damaged checkpoint may have it, is unusable.
     """
 
     records: int = 0
     recorded: Tally = field(default_factory=Tally)
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        _expect("records", self.records, int)
+        _expect("seconds", self.seconds, float, int)
+        if self.records < 0 or not (math.isfinite(self.seconds) and self.seconds >= 0):
+            raise ValueError(f"{self.records} records in {self.seconds} seconds: expected no less than 0")
+
+
+def _expect(name: str, value: object, *types: type) -> None:
+    if not isinstance(value, types):
+        names = " or ".join(expected.__name__ for expected in types)
+        raise TypeError(f"{name} is {value!r}: expected {names}")
 
 
 @dataclass(frozen=True)

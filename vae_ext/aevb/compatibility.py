@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from vae_ext.aevb.models import VAEConfig
+from vae_ext.aevb.models import AutoEncoder, VAEConfig
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import ModelChoices, TrainConfig
@@ -28,9 +28,22 @@ def check_range(choices: ModelChoices, dataset: Dataset) -> None:
     if not choices.unit_interval or (low >= 0 and high <= 1):
         return
     if choices.likelihood == "bernoulli":
-        why, remedy = "a Bernoulli likelihood is of values in [0, 1]", "--likelihood gaussian --decoder-mean linear"
+        why, remedy = "a Bernoulli likelihood is of values in [0, 1]", "a Gaussian likelihood of linear mean"
     else:
-        why, remedy = "the mean of the Gaussian decoder is a sigmoid, in [0, 1]", "--decoder-mean linear"
+        why, remedy = "the mean of the Gaussian decoder is a sigmoid, in [0, 1]", "a linear mean"
     raise UserError(
-        f"{dataset.name} holds values from {low:g} to {high:g}, but {why}: rescale them, or train with {remedy}"
+        f"{dataset.name} holds values from {low:g} to {high:g}, but {why}: rescale them, or train a model with {remedy}"
     )
+
+
+def check_support(model: AutoEncoder, dataset: Dataset) -> None:
+    """Raises UserError where the model, one of one's own modules maybe, is none of such values."""
+    if model.config is not None:
+        check_range(model.config, dataset)
+    (least, greatest), (low, high) = model.likelihood.support, dataset.range
+    if low < least or high > greatest:
+        name = type(model.likelihood).__name__
+        raise UserError(
+            f"{dataset.name} holds values from {low:g} to {high:g}, but {name} is of values in"
+            f" [{least:g}, {greatest:g}]: rescale them, or train a model with another likelihood"
+        )

@@ -108,8 +108,10 @@ def _looking_on(
 def sample(model: AutoEncoder, count: int, generator: Generator | None = None) -> Samples:
     """Draws z from the prior, and x from p(x given z), with a generator of the CPU."""
     z = torch.randn(count, model.latent_dim, generator=generator, device="cpu").to(_device(model))
-    output = model.decoder(z)
-    return Samples(z, model.likelihood.mean(output), model.likelihood.sample(output, generator))
+    outputs = (model.decoder(part) for part in z.split(BATCH))
+    parts = [(model.likelihood.mean(output), model.likelihood.sample(output, generator)) for output in outputs]
+    means, draws = zip(*parts, strict=True)
+    return Samples(z, torch.cat(means), torch.cat(draws))
 
 
 @_looking_on

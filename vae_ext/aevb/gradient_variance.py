@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from vae_ext.aevb.estimators import ESTIMATORS
 from vae_ext.aevb.models import AutoEncoder
 from vae_ext.datasets import Dataset
+from vae_ext.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,20 @@ def measure(
     Half the squared distance of two independent gradients is an unbiased estimate of their variance, and their inner
     product one of the squared length of their mean. Each repeat draws a minibatch and two gradients of other noise in
     it, then one of another minibatch. Every setting starts from the same seed.
+
+    Raises:
+        UserError: a gradient is not finite.
     """
     for setting in settings:
         generator = Generator(dataset.train.device).manual_seed(seed)
         repeated = [_repeat(model, dataset, setting, generator) for _ in range(repeats)]
-        encoder, decoder = (_summarise(torch.stack(part)) for part in zip(*repeated, strict=True))
+        of_encoder, of_decoder = (torch.stack(part) for part in zip(*repeated, strict=True))
+        if not (of_encoder.isfinite().all() and of_decoder.isfinite().all()):
+            raise UserError(
+                f"the variance of the gradient by {setting.estimator} with L = {setting.draws} and"
+                f" M = {setting.batch_size} is not finite: the weights are unusable"
+            )
+        encoder, decoder = _summarise(of_encoder), _summarise(of_decoder)
         yield Measurement(setting.estimator, setting.draws, setting.batch_size, repeats, encoder, decoder)
 
 

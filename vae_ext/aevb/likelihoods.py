@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,14 @@ from vae_ext.aevb.interface import GaussianLike, as_gaussian
 
 
 class Likelihood(Protocol):
-    """A distribution over x, all of whose parameters are in the decoder's output."""
+    """A distribution over x, all of whose parameters are in the decoder's output.
+
+    Attributes:
+        support: the least and the greatest value that it is of; `Trainer` refuses data beyond them.
+    """
+
+    @property
+    def support(self) -> tuple[float, float]: ...
 
     def log_prob(self, output: Any, x: Tensor) -> Tensor:
         """The log-likelihood in nats, `[*S, B]`, of x `[B, *D]` under the decoder's output for z `[*S, B, *J]`."""
@@ -25,7 +33,14 @@ class Likelihood(Protocol):
 
 
 class BernoulliLikelihood:
-    """p(x given z) = Bernoulli(sigmoid(logits)), x in [0, 1] (appendix C.1); the decoder gives logits `[*S, B, *D]`."""
+    """A Bernoulli for each value, x in [0, 1] (appendix C.1):
+
+        log p(x given z) = sum_i [x_i log y_i + (1 - x_i) log(1 - y_i)],   y = sigmoid(logits)
+
+    The decoder gives logits, `[*S, B, *D]`.
+    """
+
+    support = (0.0, 1.0)
 
     def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
         return ops.bernoulli_log_prob(output, x)
@@ -40,7 +55,14 @@ class BernoulliLikelihood:
 
 
 class GaussianLikelihood:
-    """p(x given z) = N(mean, diagonal) (appendix C.2); the decoder gives a `Gaussian`, `[*S, B, *D]`, or its tuple."""
+    """A Gaussian of diagonal covariance (appendix C.2):
+
+        log p(x given z) = log N(x; mu, sigma^2 I)
+
+    The decoder gives a `Gaussian`, `[*S, B, *D]`, or its tuple.
+    """
+
+    support = (-math.inf, math.inf)
 
     def log_prob(self, output: GaussianLike, x: Tensor) -> Tensor:
         gaussian = as_gaussian(output, "decoder")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from vae_ext.aevb.models import AutoEncoder
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import TrainConfig
@@ -17,7 +17,7 @@ FLOAT = 4
 
 
 def require_memory(
-    model: nn.Module, dataset: Dataset, config: TrainConfig, device: torch.device, team_size: int
+    model: AutoEncoder, dataset: Dataset, config: TrainConfig, device: torch.device, team_size: int
 ) -> None:
     """Checks that what training certainly allocates is there; `model` may be on the meta device.
 
@@ -29,19 +29,26 @@ def require_memory(
     if available is not None and needed > available:
         raise UserError(
             f"training would take at least {_gigabytes(needed)} of memory, but {device} has {_gigabytes(available)}"
-            " left: give a smaller --hidden, --batch-size or --draws"
+            " left: take a smaller hidden layer, smaller minibatches or fewer draws"
         )
 
 
 def training_bytes(
-    model: nn.Module, dataset: Dataset, config: TrainConfig, device: torch.device, team_size: int
+    model: AutoEncoder, dataset: Dataset, config: TrainConfig, device: torch.device, team_size: int
 ) -> int:
-    """A lower bound: the parameters, x, what the decoder makes of it and its gradient, and the data where it moves."""
+    """A lower bound: the parameters, x, what the networks keep of it for backward, and the data where they move.
+
+    Kept are the hidden units of the encoder and, for each draw, of the decoder, where their number is known, and what
+    the decoder makes of z, with its gradient.
+    """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     moved = 0 if device == dataset.train.device else dataset.train.nbytes + dataset.test.nbytes
-    values = config.batch_size // team_size * dataset.data_dim
-    decoded = 2 * config.draws * values * (FLOAT // 2 if config.precision == "bf16" else FLOAT)
-    return COPIES_OF_PARAMETERS[config.optimizer] * parameters * FLOAT + moved + values * FLOAT + decoded
+    rows = config.batch_size // team_size
+    hidden = 0 if model.config is None else (1 + config.draws) * model.config.hidden_dim
+    decoded = 2 * config.draws * dataset.data_dim
+    activations = rows * (hidden + decoded) * (FLOAT // 2 if config.precision == "bf16" else FLOAT)
+    x = rows * dataset.data_dim * FLOAT
+    return COPIES_OF_PARAMETERS[config.optimizer] * parameters * FLOAT + moved + x + activations
 
 
 def available_bytes(device: torch.device) -> int | None:

@@ -52,7 +52,12 @@ class GaussianHead(nn.Module):
 
 
 class BernoulliMLP(nn.Module):
-    """One tanh layer, then a linear one whose outputs are logits (appendix C.1)."""
+    """One tanh layer, then a linear one whose outputs are the logits of a Bernoulli (appendix C.1):
+
+        y = sigmoid(logits),   logits = W2 tanh(W1 z + b1) + b2
+
+    The paper's f_sigma is left to the likelihood, which is accurate where y is all but 0 or 1.
+    """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -66,8 +71,11 @@ class BernoulliMLP(nn.Module):
 
 
 class GaussianMLP(nn.Module):
-    """One tanh layer, then a linear one whose halves are mean and log_var: an encoder or a decoder (appendix C.2).
+    """One tanh layer, then a linear one whose halves are mean and log_var: an encoder or a decoder (appendix C.2):
 
+        mu = W4 h + b4,   log sigma^2 = W5 h + b5,   h = tanh(W3 z + b3)
+
+    W4 above W5 are one matrix here. As an encoder it has x in the place of z, and a Gaussian over z.
     `mean` and `log_var` are those of `GaussianHead`.
     """
 

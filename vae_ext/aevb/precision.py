@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -26,5 +26,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     """Around the forward pass: under ``bf16`` the networks give bfloat16, half the memory, to operators that compute
     and sum in float32; weights and their gradients stay float32, and backward follows the dtypes of forward.
     """
+    if precision != "bf16":
+        return nullcontext()
     # A cache of cast weights must not outlive a step that is recorded in a CUDA graph.
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)

@@ -287,11 +287,12 @@ def train(
         _require_finite(trainer, directory, record.train_bound, record.test_bound)
         if team.is_first:
             directory.append_record(record)
+        # Before the checkpoint that counts it: after a kill in between it is logged again, and never not at all.
+        if log is not None:
+            log(record)
         directory.save_checkpoint(trainer, Progress(directory.progress.records + 1, tally, seconds))
         clock.saved()
         display.recorded(record)
-        if log is not None:
-            log(record)
         records.append(record)
     return records
 
@@ -319,7 +320,7 @@ def _require_finite(trainer: Trainer, directory: RunDirectory, *bounds: float) -
     fault = explain(trainer, directory.load_trainer_state())
     raise UserError(
         f"the bound was no longer finite after {samples:,} samples: {fault};"
-        f" the checkpoint of {directory.saved_samples:,} samples is kept: give a smaller --lr"
+        f" the checkpoint of {directory.saved_samples:,} samples is kept: take a smaller step size"
     )
 
 

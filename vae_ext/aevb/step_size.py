@@ -49,7 +49,7 @@ def best_step_size(bounds: dict[float, float]) -> float:
     finite = {lr: bound for lr, bound in bounds.items() if math.isfinite(bound)}
     if not finite:
         tried = ", ".join(f"{lr:g}" for lr in bounds)
-        raise UserError(f"--lr auto: the bound did not stay finite with any of {tried}: give a smaller --lr yourself")
+        raise UserError(f"the bound did not stay finite with any step size of {tried}: give a smaller one yourself")
     return max(finite, key=finite.__getitem__)
 
 

@@ -28,7 +28,7 @@ class TensorBoardLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard") from error
+            raise UserError("logging to TensorBoard needs its package: pip install tensorboard") from error
         self._make_writer = SummaryWriter
         self._writer: SummaryWriter | None = None
         self._folder = folder

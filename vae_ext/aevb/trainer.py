@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vae_ext import ops
-from vae_ext.aevb.compatibility import model_config_for
+from vae_ext.aevb.compatibility import check_support, model_config_for
 from vae_ext.aevb.distributed import Team
 from vae_ext.aevb.estimators import ESTIMATORS, Estimator, minibatch_bound, sgvb_b
 from vae_ext.aevb.graphed import GraphedStep
@@ -35,6 +36,9 @@ class Trainer:
 
         N/M sum_i L(x_i) + log p(theta),   p(theta) = N(0, I), so log p(theta) = -|theta|^2 / 2 + constant
 
+    where theta are all parameters of the model: the encoder's, which the paper calls phi, and learned log-variances
+    have the same prior as the decoder's.
+
     The optimizer minimises this negated and divided by N, so that step sizes do not depend on N (Adagrad's
     and Adam's never do, but for their epsilon). The prior's share of that gradient is theta / N, hence
     ``weight_decay=1/N``; all three optimizers add it to the gradient before anything else.
@@ -47,10 +51,12 @@ class Trainer:
         device: where everything happens.
         model: one of one's own modules; when left out, the one that `config` asks for.
         team: the processes that share each minibatch. All must do the same with their trainers.
+        cuda_graph: whether a single process on CUDA records its step in a CUDA graph. Modules of one's own that decide
+            by values on the device (`.item()`, a mask as an index) cannot be recorded.
 
     Raises:
-        UserError: the dataset is smaller than a minibatch, processes would have unequal shares of it, or there is
-            certainly not enough memory.
+        UserError: the data are none that the model is of, the dataset is smaller than a minibatch, processes would have
+            unequal shares of it, or there is certainly not enough memory.
     """
 
     def __init__(
@@ -61,15 +67,18 @@ class Trainer:
         model: AutoEncoder | None = None,
         *,
         team: Team | None = None,
+        cuda_graph: bool = True,
     ) -> None:
         team = team or Team()
         self.dataset_size = len(dataset.train)
         _check_minibatch(dataset, config, team)
+        if model is not None:
+            check_support(model, dataset)
         require_memory(model or _sketch(dataset, config), dataset, config, device, team.size)
         self.config = config
         self.device = device
         self.team = team
-        self.fingerprint = dataset.fingerprint()
+        self.cuda_graph = cuda_graph
         self.dataset = dataset.to(device)
         self.held_out = binarised(self.dataset, self.dataset.test) if config.binarise else self.dataset.test
         host_generator = torch.Generator().manual_seed(config.seed)
@@ -85,6 +94,11 @@ class Trainer:
         self.samples = 0
         self.bound_sum = torch.zeros((), dtype=torch.float64, device=device)
         self._graphed_iteration = self._make_graphed_iteration()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the training data, by which a checkpoint knows them again."""
+        return self.dataset.fingerprint()
 
     def step(self) -> None:
         """One iteration of Algorithm 1."""
@@ -112,7 +126,7 @@ class Trainer:
 
     def _make_graphed_iteration(self) -> GraphedStep | None:
         # Recording what DistributedDataParallel sends has conditions of its own, which nobody has tried here.
-        graphed = self.device.type == "cuda" and self.team.size == 1
+        graphed = self.cuda_graph and self.device.type == "cuda" and self.team.size == 1
         return GraphedStep(self._iteration, self.generator) if graphed else None
 
     def read_tally(self) -> Tally:
@@ -242,7 +256,7 @@ def _check_minibatch(dataset: Dataset, config: TrainConfig, team: Team) -> None:
     if size < config.batch_size:
         raise UserError(
             f"{dataset.name} has {size} training datapoints, fewer than a minibatch of "
-            f"{config.batch_size}: give a smaller --batch-size"
+            f"{config.batch_size}: take smaller minibatches"
         )
     if config.batch_size % team.size:
         raise ConfigError("batch_size", f"is {config.batch_size}: expected a multiple of the {team.size} processes")
