@@ -25,9 +25,9 @@ from vae_ext.cli import app
 
 KILLS = 10
 # As a part of the whole run, which must not be over before the tenth kill; lives last half as long on average.
-LONGEST_LIFE = 0.05
+LONGEST_LIFE = 0.08
 # Small steps and a checkpoint after each: much of the time goes into saving.
-RUN = ("--samples", "4000", "--batch-size", "20", "--hidden", "8")
+RUN = ("--samples", "8000", "--batch-size", "20", "--hidden", "8")
 
 
 def start(*arguments: str) -> int:

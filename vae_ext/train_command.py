@@ -38,6 +38,8 @@ def begin(
     options = replace(options, dataset=data.name)
     device = resolve_device(options.device)
     console = _console(team)
+    # Before the folder is made: data that the model cannot have are to leave none behind.
+    trainer = Trainer(data, config, device, team=team)
     directory = RunDirectory(folder, options)
     with sole_writer(folder, team):
         if try_lr:
@@ -45,7 +47,8 @@ def begin(
             config = replace(config, lr=best_step_size(bounds))
             tried = ", ".join(f"{lr:g}: {bound:.2f}" for lr, bound in bounds.items())
             console.print(f"Step size {config.lr:g}, by the training bound of short trials ({tried} nats)")
-        _run(Trainer(data, config, device, team=team), directory, console)
+            trainer = Trainer(data, config, device, team=team)
+        _run(trainer, directory, console)
 
 
 def resume(run: Path, given: Mapping[str, Any], team: Team) -> None:
