@@ -56,7 +56,7 @@ def test_killed_ten_times_at_random_moments(tmp_path: Path) -> None:
     saved = json.loads(result.stdout)
     assert len(saved) == 10
     # Some died before they had saved anything new, but not all.
-    assert len(set(saved)) > 1
+    assert len(set(saved)) > 3
     assert saved == sorted(saved)
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     ours, theirs = load_checkpoint(killed / "checkpoint.pt"), load_checkpoint(alone / "checkpoint.pt")

@@ -125,13 +125,8 @@ inline void with_access(const Problem& p, int count, F f) {
   if (p.wide) return f(Access<double>{});
   if constexpr (kWidensInLoops && sizeof...(Sets) > 0) {
     using First = std::tuple_element_t<0, std::tuple<Sets...>>;
-    const unsigned floats = not_stored_as<bfloat16>(p.in, count);
-#if defined(VAE_EXT_FEWER_VARIANTS)
-    if (with_half_access<bfloat16, First>(floats, f)) return;
-#else
-    if (with_half_access<bfloat16, Sets...>(floats, f)) return;
+    if (with_half_access<bfloat16, Sets...>(not_stored_as<bfloat16>(p.in, count), f)) return;
     if (with_half_access<float16, First>(not_stored_as<float16>(p.in, count), f)) return;
-#endif
   }
   f(Access<float>{});
 }
