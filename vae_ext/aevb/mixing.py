@@ -1,0 +1,48 @@
+"""Whether chains mix: the split R-hat of Gelman et al. (2013, "Bayesian Data Analysis", section 11.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vae_ext.aevb.hmc import Chains
+from vae_ext.errors import UserError
+
+# Outside of these a chain is said not to mix. R-hat of halves of 25 draws is noisy: 1.1, the customary limit for long
+# chains, is exceeded by good ones.
+LEAST_ACCEPTANCE = 0.2
+GREATEST_R_HAT = 1.5
+# Of many short chains some look bad by chance.
+SHARE_ALLOWED = 0.05
+NAMED_CHAINS = 5
+
+
+def split_r_hat(samples: Tensor) -> Tensor:
+    """The potential scale reduction of each chain by its two halves, `[N, B, J]` to `[B]`, the greatest over J:
+
+        R = sqrt((n - 1)/n + B/(n W)),   W the mean variance within halves of n draws, B n times that of their means
+
+    Infinite where a chain stays where it is for a whole half.
+    """
+    length = len(samples) // 2
+    halves = samples[: 2 * length].unflatten(0, (2, length)).double()
+    within = halves.var(1).mean(0)
+    between = halves.mean(1).var(0)
+    moved = (halves.diff(dim=1) != 0).any(1).all(0)
+    ratio = torch.where(moved, between / within, torch.inf)
+    return ((length - 1) / length + ratio).sqrt().amax(-1)
+
+
+def require_mixing(chains: Chains) -> None:
+    """Raises UserError where more than a few of the chains do not mix, which says what to do."""
+    r_hat = split_r_hat(chains.samples)
+    bad = (chains.acceptance < LEAST_ACCEPTANCE) | (r_hat > GREATEST_R_HAT)
+    if bad.sum() <= SHARE_ALLOWED * len(bad):
+        return
+    numbers = ", ".join(str(chain) for chain in bad.nonzero().flatten()[:NAMED_CHAINS].tolist())
+    acceptance = chains.acceptance[bad]
+    raise UserError(
+        f"{int(bad.sum()):,} of {len(bad):,} chains of HMC do not mix (such as {numbers}): their acceptance is"
+        f" {acceptance.min():.2f} to {acceptance.max():.2f}, their split R-hat up to {r_hat[bad].max():.3g}; expected"
+        f" {LEAST_ACCEPTANCE} or more and at most {GREATEST_R_HAT}: take a longer burn-in, or more leapfrog steps"
+    )
