@@ -1,4 +1,4 @@
-"""The command line: `vae-ext train | evaluate | benchmark | doctor`, and the commands on a trained model.
+"""The command line: `vae-ext train | evaluate | benchmark | doctor`, the commands on a trained model, and full-vb.
 
 What needs torch is imported inside the commands: `--help` stays quick, and `doctor` works without it.
 """
@@ -23,7 +23,9 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f"vae-ext: {error}: the command line needs {INSTALL_TRAINING}") from None
 
+from vae_ext.full_vb_command import app as full_vb_command
 from vae_ext.model_commands import app as model_commands
+from vae_ext.observed_commands import app as observed_commands
 from vae_ext.options import (
     DataDirOption,
     DatasetOption,
@@ -73,6 +75,8 @@ app = typer.Typer(
 )
 
 app.add_typer(model_commands)
+app.add_typer(observed_commands)
+app.add_typer(full_vb_command)
 
 
 def _print_version(wanted: bool) -> None:

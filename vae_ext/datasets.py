@@ -148,7 +148,7 @@ def _load_npy(name: str) -> Dataset:
     if name == "npy:":
         raise UserError("npy: names no file: expected npy:PATH, an array saved with numpy.save")
     path = Path(name.removeprefix("npy:")).absolute()
-    array = _read_npy(path)
+    array = read_npy(path)
     if array.ndim < 2 or array.shape[0] < 2 or array.size == 0:
         raise UserError(
             f"{path} has shape {list(array.shape)}: expected [N, ...], two or more rows of one or more values"
@@ -157,7 +157,8 @@ def _load_npy(name: str) -> Dataset:
     return _split(f"npy:{path}", rows, scale, num_test=max(1, len(rows) // 10))
 
 
-def _read_npy(path: Path) -> np.ndarray:
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an .npy file, which is never unpickled. Raises UserError where it is none."""
     try:
         array = np.load(path, allow_pickle=False)
     except OSError as error:

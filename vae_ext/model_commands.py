@@ -253,13 +253,14 @@ def manifold(
 
 def _parse_latents(text: str, dims: int) -> list[int]:
     """Counted from 0. Raises ConfigError for anything but two different ones of `dims`."""
-    numbers = _parse_numbers("latents", text)
+    numbers = parse_numbers("latents", text)
     if len(numbers) != 2 or numbers[0] == numbers[1] or not all(1 <= number <= dims for number in numbers):
         raise ConfigError("latents", f"is {text}: expected two different numbers from 1 to {dims}, such as 1,2")
     return [number - 1 for number in numbers]
 
 
-def _parse_numbers(field: str, text: str) -> tuple[int, ...]:
+def parse_numbers(field: str, text: str) -> tuple[int, ...]:
+    """Of an option like 1,2,5. Raises ConfigError for anything but positive integers."""
     try:
         numbers = tuple(int(number) for number in text.split(","))
     except ValueError:
@@ -305,7 +306,7 @@ def gradient_variance(
     SGVB A and B and the score function, against L at the middle M and against M at the least L.
     """
     config = TrainConfig(latent=latent, hidden=hidden, seed=seed)
-    numbers = _parse_numbers("draws", draws), _parse_numbers("batch_sizes", batch_sizes)
+    numbers = parse_numbers("draws", draws), parse_numbers("batch_sizes", batch_sizes)
     import torch
     from rich.console import Console
     from rich.progress import track

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from vae_ext.aevb import explore
@@ -18,11 +20,14 @@ from vae_ext.datasets import Dataset
 from vae_ext.plots import DPI, learning_curve, new_figure, title_of, typeset
 
 if TYPE_CHECKING:
+    from vae_ext.aevb.bayesian import Prediction
+    from vae_ext.aevb.observed import Inferred
     from vae_ext.aevb.run import Record
     from vae_ext.aevb.trainer import Trainer
 
 SAMPLES, RECONSTRUCTIONS, MANIFOLD_SIDE = 144, 48, 20
 SHOWN_COLUMNS = 12
+UNSEEN = "#8fa8c8"
 PICTURE_SHAPES = "[H, W], [H, W, 1] or [H, W, 3]"
 
 
@@ -104,6 +109,56 @@ def interpolations(
     figure.savefig(path, dpi=DPI)
 
 
+def inferred(
+    inferred: Inferred,
+    x: Tensor,
+    seen: Tensor,
+    event_shape: Sequence[int],
+    name: str,
+    path: Path,
+    most: int = 16,
+) -> None:
+    """Datapoints, what was seen of them (NaN: nothing), encoder and decoder alone, what was inferred, and its std."""
+    means = {"original": x, "observed": seen, "encoder, decoder": inferred.baseline, "inferred": inferred.mean}
+    title = f"{title_of(name)}: mean of $p(x\\,|\\,z)$ over $z$ given what is observed"
+    _with_uncertainty(means, {"uncertainty": inferred.std}, event_shape, title, path, most)
+
+
+def weight_uncertainty(
+    by_size: Mapping[int, Prediction], x: Tensor, event_shape: Sequence[int], name: str, path: Path, most: int = 16
+) -> None:
+    """Datapoints, their reconstructions by models of so many datapoints, and what the weights leave open of these."""
+    means = {f"from {size:,}": prediction.mean for size, prediction in by_size.items()}
+    stds = {f"weights, {size:,}": prediction.std for size, prediction in by_size.items()}
+    title = f"{title_of(name)}: reconstructions by full VB from $N$ datapoints, and their std over weights"
+    _with_uncertainty({"original": x, **means}, stds, event_shape, title, path, most)
+
+
+def _with_uncertainty(
+    means: Mapping[str, Tensor],
+    stds: Mapping[str, Tensor],
+    event_shape: Sequence[int],
+    title: str,
+    path: Path,
+    most: int,
+) -> None:
+    """A row of pictures for each name: on the scale of the first, and standard deviations on one of their own."""
+    x = next(iter(means.values()))[:most]
+    low, high = min(0.0, x.min().item()), max(1.0, x.max().item())
+    largest = max(torch.finfo(torch.float32).tiny, *(std[:most].max().item() for std in stds.values()))
+    rows = [_coloured(values[:most], event_shape, low, high) for values in means.values()]
+    rows += [_coloured(values[:most], event_shape, 0.0, largest, "inferno") for values in stds.values()]
+    columns, cells = len(x), np.concatenate(rows)
+    width = max(4.5, 0.6 * columns)
+    figure = new_figure(width + 1, width * _aspect(cells, columns) + 0.6)
+    axes = figure.subplots()
+    _show_grid(axes, cells, columns)
+    labels = [*means, *(f"{label}\n(to {largest:.2f})" for label in stds)]
+    axes.set_yticks([(row + 0.5) / len(rows) for row in range(len(rows))], labels, fontsize=9)
+    figure.suptitle(title, fontsize=12)
+    figure.savefig(path, dpi=DPI)
+
+
 def manifold(
     manifold: explore.Manifold, latents: Sequence[int], event_shape: Sequence[int], name: str, path: Path
 ) -> None:
@@ -130,6 +185,16 @@ def _images(rows: Tensor, event_shape: Sequence[int]) -> np.ndarray:
     values = rows.unflatten(-1, (height, width, *(channels or [1]))).float().cpu()
     low, high = min(0.0, values.min().item()), max(1.0, values.max().item())
     return np.asarray((values - low) / (high - low))
+
+
+def _coloured(rows: Tensor, event_shape: Sequence[int], low: float, high: float, cmap: str = "gray") -> np.ndarray:
+    """`[N, D]` to `[N, H, W, 3]`: `low` and less to the darkest, `high` and more to the brightest, NaN to `UNSEEN`."""
+    height, width, *channels = event_shape
+    values = rows.unflatten(-1, (height, width, *(channels or [1]))).float().cpu().numpy()
+    scaled = np.clip((values - low) / (high - low), 0, 1)
+    if scaled.shape[-1] == 1:
+        return np.asarray(colormaps[cmap].with_extremes(bad=UNSEEN)(np.ma.masked_invalid(scaled[..., 0]))[..., :3])
+    return np.where(np.isnan(scaled), to_rgb(UNSEEN), scaled)
 
 
 def _aspect(images: np.ndarray, columns: int) -> float:

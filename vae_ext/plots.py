@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vae_ext.aevb.explore import Codes
     from vae_ext.aevb.gradient_variance import Measurement, Plan
     from vae_ext.aevb.run import Record
+    from vae_ext.aevb.small_data import Learned
 
 DPI = 150
 TRAIN_COLOUR, TEST_COLOUR = "#c44e52", "#1f4e79"
@@ -28,6 +29,11 @@ ESTIMATORS = {
     "score_function": ("score function", "#c44e52", "s"),
     "sgvb_a": ("SGVB A (eq. 6)", "#dd9933", "^"),
     "sgvb_b": ("SGVB B (eq. 7)", "#1f4e79", "o"),
+}
+METHODS = {
+    "map": ("MAP", "#c44e52"),
+    "full_vb_decoder": ("full VB, decoder", "#dd9933"),
+    "full_vb_both": ("full VB, both networks", "#1f4e79"),
 }
 MOST_NAMED_LABELS = 10
 
@@ -135,6 +141,44 @@ def _variance_panel(axes: Axes, measurements: Sequence[Measurement], field: str,
     axes.minorticks_off()
     axes.set_xlabel(label)
     lighten(axes)
+
+
+def full_vb(learned: Sequence[Learned], name: str, path: Path) -> None:
+    """The held-out and the training bound of each method against training samples, a panel for each number of them.
+
+    The panels show what full VB does in whole; MAP may fall out of them, and its legend says how far.
+    """
+    sizes = list(dict.fromkeys(one.size for one in learned))
+    figure = new_figure(1 + 3.6 * len(sizes), 4.8)
+    panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    for axes, size in zip(panels, sizes, strict=True):
+        for one in learned:
+            if one.size == size:
+                _bound_curves(axes, one)
+        axes.set_xscale("log")
+        axes.set_xlabel("training samples seen")
+        axes.set_title(f"{size:,} datapoints", fontsize=11)
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+        lighten(axes)
+    shown = np.concatenate([_test_bounds(one) for one in learned if one.method != "map"])
+    highest = max(_test_bounds(one).max() for one in learned)
+    margin = 0.08 * (highest - shown.min()) or 1.0
+    panels[0].set_ylim(shown.min() - margin, highest + 3 * margin)
+    panels[0].set_ylabel("lower bound, nats per datapoint")
+    figure.suptitle(f"Few datapoints of {title_of(name)}: held-out bound (solid), training bound (dotted)", fontsize=12)
+    figure.savefig(path, dpi=DPI)
+
+
+def _bound_curves(axes: Axes, one: Learned) -> None:
+    name, colour = METHODS[one.method]
+    samples, test = [record.samples for record in one.records], _test_bounds(one)
+    label = f"{name}: {typeset(test[-1], 1)} at the end, {typeset(test.max(), 1)} at best"
+    axes.plot(samples, test, color=colour, label=label)
+    axes.plot(samples, [record.train_bound for record in one.records], color=colour, linestyle=":", linewidth=1)
+
+
+def _test_bounds(one: Learned) -> np.ndarray:
+    return np.array([record.test_bound for record in one.records])
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -1,0 +1,73 @@
+"""The experiment: does a posterior over the weights help where there are few datapoints to learn from?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from vae_ext.aevb.bayesian import bayesian
+from vae_ext.aevb.compatibility import model_config_for
+from vae_ext.aevb.full_vb import FullVBTrainer
+from vae_ext.aevb.models import VAE, AutoEncoder
+from vae_ext.aevb.run import Record
+from vae_ext.aevb.trainer import Trainer
+from vae_ext.datasets import Dataset
+from vae_ext.train_config import TrainConfig
+
+# Of the same model from the same start: weights as points under the prior N(0, I), by Algorithm 1; a posterior over the
+# decoder's, as in the paper; one over the encoder's too.
+METHODS = ("map", "full_vb_decoder", "full_vb_both")
+RECORDS = 25
+RECORDED_DECADES = 2.4
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one method learned from the first N datapoints.
+
+    Attributes:
+        method: one of `METHODS`.
+        size: N.
+        records: bounds against training samples. The training bound of full VB has KL(q(theta) || p(theta)) / N taken
+            off.
+        model: at the end.
+    """
+
+    method: str
+    size: int
+    records: tuple[Record, ...]
+    model: AutoEncoder
+
+
+def compare(dataset: Dataset, config: TrainConfig, sizes: Sequence[int], device: torch.device) -> Iterator[Learned]:
+    """Trains by each method on each number of datapoints; held-out ones are all of the dataset's."""
+    for size in sizes:
+        few = replace(dataset, train=dataset.train[:size], train_labels=None)
+        for method in METHODS:
+            trainer = make_trainer(method, few, config, device)
+            yield Learned(method, size, tuple(_records(trainer)), trainer.model)
+
+
+def make_trainer(method: str, dataset: Dataset, config: TrainConfig, device: torch.device) -> Trainer:
+    """The trainer of one of `METHODS`."""
+    if method == "map":
+        return Trainer(dataset, config, device)
+    model = VAE(model_config_for(dataset, config), torch.Generator().manual_seed(config.seed))
+    return FullVBTrainer(dataset, config, device, bayesian(model, encoder=method == "full_vb_both"))
+
+
+def _records(trainer: Trainer) -> Iterator[Record]:
+    """Trains to the end; the records are as far apart as each other on a logarithmic scale."""
+    begun, last = time.monotonic(), trainer.read_tally()
+    for index in range(RECORDS):
+        due = trainer.config.samples * 10 ** (-RECORDED_DECADES * (1 - index / (RECORDS - 1)))
+        while trainer.samples < due:
+            trainer.step()
+        tally = trainer.read_tally()
+        if tally.samples > last.samples:
+            bounds = tally.mean_bound_since(last), trainer.held_out_bound()
+            yield Record(tally.samples, *bounds, time.monotonic() - begun)
+            last = tally

@@ -1,0 +1,247 @@
+"""The commands that infer what was not seen: denoise, inpaint, upscale.
+
+Each spoils held-out datapoints, infers them from what is left by a trained model, and says how far off it is, beside
+the encoder and decoder alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from vae_ext.errors import UserError
+from vae_ext.model_commands import OutOption, Part, PartOption, TrainedModel
+from vae_ext.options import DataDirOption, DeviceOption, RunArgument, TrainedOnOption, parse_path
+from vae_ext.train_config import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vae_ext.aevb.observations import Observation
+    from vae_ext.datasets import Dataset
+
+app = typer.Typer()
+
+CountOption = Annotated[
+    int, typer.Option(min=1, max=10**5, help="How many datapoints, from the first; the picture has room for 16.")
+]
+Method = Literal["gradient", "hmc"]
+MethodOption = Annotated[
+    Method,
+    typer.Option(help="How z is inferred: the best Gaussian, by gradients, or Hamiltonian Monte Carlo; slower."),
+]
+SamplesOption = Annotated[int, typer.Option("--draws", min=2, max=10**4, help="Of z given what was seen.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what spoils the datapoints, and of draws.")]
+Noise = Literal["gaussian", "flips", "salt-and-pepper"]
+Hide = Literal["bottom", "top", "left", "right", "centre", "scattered"]
+
+
+@app.command()
+def denoise(
+    run: RunArgument,
+    out: OutOption = None,
+    noise: Annotated[
+        Noise,
+        typer.Option(help="Added to every value; or bits turned over, or replaced by 0 or 1, of a Bernoulli model."),
+    ] = "gaussian",
+    level: Annotated[float, typer.Option(help="Its standard deviation, or the probability that a value is hit.")] = 0.4,
+    method: MethodOption = "gradient",
+    count: CountOption = 16,
+    draws: SamplesOption = 200,
+    seed: SeedOption = 0,
+    part: PartOption = "test",
+    dataset: TrainedOnOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Add noise to datapoints and infer what was there: denoised.npz and denoised.png."""
+    from vae_ext.aevb import observations
+
+    kinds: dict[Noise, Callable[[float], Observation]] = {
+        "gaussian": observations.GaussianNoise,
+        "flips": observations.BitFlips,
+        "salt-and-pepper": observations.SaltAndPepper,
+    }
+    task = _Task(run, out, device, part, dataset, data_dir)
+    try:
+        observation = kinds[noise](level)
+    except ValueError as error:
+        raise ConfigError("level", f"of {noise} noise: {error}") from error
+    task.infer("denoised", observation, method, count, draws, seed)
+
+
+@app.command()
+def inpaint(
+    run: RunArgument,
+    out: OutOption = None,
+    hide: Annotated[Hide, typer.Option(help="Where pictures are hidden; scattered goes for all data.")] = "bottom",
+    share: Annotated[float, typer.Option(help="How much is hidden, between 0 and 1.")] = 0.5,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="In their place an .npy file: an array of bool, of the shape of a datapoint, True what is visible.",
+            parser=parse_path,
+            show_default=False,
+        ),
+    ] = None,
+    method: MethodOption = "gradient",
+    count: CountOption = 16,
+    draws: SamplesOption = 200,
+    seed: SeedOption = 0,
+    part: PartOption = "test",
+    dataset: TrainedOnOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Hide a part of datapoints and infer it from the rest: inpainted.npz and inpainted.png."""
+    import torch
+
+    from vae_ext.aevb.observations import Visible
+
+    task = _Task(run, out, device, part, dataset, data_dir)
+    shape = task.trained.config.event_shape
+    visible = _mask_of(hide, share, shape, seed) if mask is None else _read_mask(mask, shape)
+    mean = task.data.train.mean(0, dtype=torch.float32) / task.data.scale
+    try:
+        observation = Visible(visible.to(mean.device), mean)
+    except ValueError as error:
+        raise UserError(f"nothing would be visible: {error}") from error
+    task.infer("inpainted", observation, method, count, draws, seed, hidden=~observation.mask)
+
+
+@app.command()
+def upscale(
+    run: RunArgument,
+    out: OutOption = None,
+    factor: Annotated[int, typer.Option(help="How many times smaller the pictures are made.")] = 2,
+    error: Annotated[
+        float, typer.Option(help="The standard deviation of the error that small pixels are believed to have.")
+    ] = 0.05,
+    method: MethodOption = "gradient",
+    count: CountOption = 16,
+    draws: SamplesOption = 200,
+    seed: SeedOption = 0,
+    part: PartOption = "test",
+    dataset: TrainedOnOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Make pictures smaller and infer what they were: upscaled.npz and upscaled.png."""
+    from vae_ext.aevb.observations import BlockMeans
+
+    task = _Task(run, out, device, part, dataset, data_dir)
+    try:
+        observation = BlockMeans(task.trained.config.event_shape, factor, error)
+    except ValueError as fault:
+        raise UserError(str(fault)) from fault
+    task.infer("upscaled", observation, method, count, draws, seed, observed_shape=observation.observed_shape)
+
+
+class _Task:
+    """What the three have in common: a trained model, datapoints, and where the results go."""
+
+    def __init__(
+        self, run: Path, out: Path | None, device: str, part: Part, dataset: str | None, data_dir: Path | None
+    ) -> None:
+        self.trained = TrainedModel(run, out, device)
+        self.data: Dataset = self.trained.load_dataset(dataset, data_dir)
+        self.rows: Tensor = getattr(self.data, part)
+
+    def infer(
+        self,
+        stem: str,
+        observation: Observation,
+        method: Method,
+        count: int,
+        draws: int,
+        seed: int,
+        hidden: Tensor | None = None,
+        observed_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        """Spoils the first `count` datapoints, infers them, writes both and says what came."""
+        import torch
+
+        from vae_ext import pictures
+        from vae_ext.aevb.observed import METHODS, infer
+
+        x = self.data.decode(self.rows[:count])
+        y = observation.observe(x, torch.Generator().manual_seed(seed))
+        generator = torch.Generator(x.device).manual_seed(seed)
+        try:
+            inferred = infer(
+                self.trained.model, observation, y, METHODS[method], num_samples=draws, generator=generator
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error)) from error
+        seen = inferred.guess if hidden is None else y.masked_fill(hidden, torch.nan)
+        shaped = self.trained.shaped
+        written = self.trained.save(
+            stem,
+            {
+                "x": shaped(x),
+                "observed": shaped(y) if observed_shape is None else y.unflatten(-1, observed_shape),
+                **({} if hidden is None else {"hidden": shaped(hidden)}),
+                "baseline": shaped(inferred.baseline),
+                "mean": shaped(inferred.mean),
+                "std": shaped(inferred.std),
+                "z": inferred.z,
+            },
+            lambda path: pictures.inferred(inferred, x, seen, self.trained.config.event_shape, self.data.name, path),
+        )
+        where = slice(None) if hidden is None else hidden
+        baseline, ours = ((each - x)[:, where].square().mean() for each in (inferred.baseline, inferred.mean))
+        what = "" if hidden is None else " of what was hidden"
+        typer.echo(
+            f"{len(x):,} datapoints, mean squared error{what} {ours:.4f}, {ours / baseline:.0%} of that of encoder and"
+            f" decoder alone ({baseline:.4f}). {written}"
+        )
+
+
+def _mask_of(hide: Hide, share: float, event_shape: tuple[int, ...], seed: int) -> Tensor:
+    """True where a value stays visible, `event_shape`; colours go together."""
+    import torch
+
+    if not 0 < share < 1:
+        raise ConfigError("share", f"is {share}: expected a number between 0 and 1")
+    if hide == "scattered":
+        pixels = event_shape[:2]
+        uniform = torch.rand(pixels, generator=torch.Generator().manual_seed(seed))
+        return _over_colours(uniform >= share, event_shape)
+    if len(event_shape) < 2:
+        raise ConfigError("hide", f"is {hide}, but a datapoint has shape {list(event_shape)}: expected scattered")
+    height, width = event_shape[:2]
+    visible = torch.ones(height, width, dtype=torch.bool)
+    rows, columns = round(share * height), round(share * width)
+    if hide == "centre":
+        side = share**0.5
+        rows, columns = round(side * height), round(side * width)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        visible[top : top + rows, left : left + columns] = False
+    elif hide in ("top", "bottom"):
+        visible[slice(rows) if hide == "top" else slice(height - rows, None)] = False
+    else:
+        visible[:, slice(columns) if hide == "left" else slice(width - columns, None)] = False
+    return _over_colours(visible, event_shape)
+
+
+def _over_colours(visible: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+    missing = len(event_shape) - visible.ndim
+    return visible.reshape(*visible.shape, *[1] * missing).expand(event_shape)
+
+
+def _read_mask(path: Path, event_shape: tuple[int, ...]) -> Tensor:
+    import numpy as np
+    import torch
+
+    from vae_ext.datasets import read_npy
+
+    array = read_npy(path)
+    if array.dtype != np.bool_ or array.shape != event_shape:
+        raise UserError(
+            f"{path} holds {array.dtype} of shape {list(array.shape)}: expected bool of {list(event_shape)}, the shape"
+            " of a datapoint"
+        )
+    return torch.from_numpy(array)
