@@ -41,11 +41,11 @@ def full_vb(
     sizes: Annotated[
         str, typer.Option(metavar="N,N,...", help="How many datapoints to learn from, the first ones.")
     ] = "100,300,1000",
-    samples: Annotated[int, typer.Option(help="Training samples that each model sees.")] = 1_000_000,
+    samples: Annotated[int, typer.Option(help="Training samples that each model sees.")] = 500_000,
     batch_size: Annotated[int, typer.Option(help="Datapoints in a minibatch (M).")] = 50,
     latent: Annotated[int, typer.Option(help="Dimension of z.")] = 5,
     hidden: Annotated[int, typer.Option(help="Units in each hidden layer.")] = 50,
-    lr: Annotated[float, typer.Option(help="Adam's step size.")] = 0.003,
+    lr: Annotated[float, typer.Option(help="Adam's step size.")] = 0.01,
     likelihood: Annotated[str, typer.Option(help="gaussian, of one learned variance, or bernoulli.")] = "gaussian",
     data_dir: DataDirOption = None,
     seed: SeedOption = 0,

@@ -149,7 +149,7 @@ def full_vb(learned: Sequence[Learned], name: str, path: Path) -> None:
     The panels show what full VB does in whole; MAP may fall out of them, and its legend says how far.
     """
     sizes = list(dict.fromkeys(one.size for one in learned))
-    figure = new_figure(1 + 3.6 * len(sizes), 4.8)
+    figure = new_figure(max(6.4, 1 + 3.6 * len(sizes)), 4.8)
     panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
     for axes, size in zip(panels, sizes, strict=True):
         for one in learned:
@@ -165,7 +165,9 @@ def full_vb(learned: Sequence[Learned], name: str, path: Path) -> None:
     margin = 0.08 * (highest - shown.min()) or 1.0
     panels[0].set_ylim(shown.min() - margin, highest + 3 * margin)
     panels[0].set_ylabel("lower bound, nats per datapoint")
-    figure.suptitle(f"Few datapoints of {title_of(name)}: held-out bound (solid), training bound (dotted)", fontsize=12)
+    figure.suptitle(
+        f"Few datapoints, {title_of(name)}: bound on held-out (solid) and training data (dotted)", fontsize=12
+    )
     figure.savefig(path, dpi=DPI)
 
 
