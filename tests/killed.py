@@ -21,6 +21,7 @@ import torch._dynamo  # which an optimizer imports when it is made
 
 from vae_ext import plots, progress  # noqa: F401
 from vae_ext.aevb import load_checkpoint, run
+from vae_ext.aevb.run_directory import CHECKPOINT
 from vae_ext.cli import app
 
 KILLS = 10
@@ -46,7 +47,7 @@ def finish(process: int) -> None:
 
 def start_or_resume(out: Path) -> int:
     """What a user does after a crash: resumes if anything was saved."""
-    if (out / run.CHECKPOINT).exists():
+    if (out / CHECKPOINT).exists():
         return start("--resume", str(out))
     return start(*RUN, "--out", str(out))
 
@@ -59,7 +60,7 @@ def kill_after(process: int, seconds: float) -> None:
 
 
 def saved_samples(out: Path) -> int:
-    path = out / run.CHECKPOINT
+    path = out / CHECKPOINT
     return load_checkpoint(path).samples if path.exists() else -1
 
 

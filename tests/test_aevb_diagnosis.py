@@ -14,7 +14,8 @@ import torch
 
 from tests.test_aevb_trainer import NoDisplay, make_trainer
 from vae_ext.aevb import Trainer, load_checkpoint, run
-from vae_ext.aevb.run import RunDirectory, train
+from vae_ext.aevb.run import train
+from vae_ext.aevb.run_directory import RunDirectory
 from vae_ext.aevb.trainer import Tally
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError

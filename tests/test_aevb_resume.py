@@ -15,12 +15,14 @@ import torch
 
 from tests.test_aevb_trainer import CPU, NoDisplay, make_trainer
 from tests.test_cli import REPOSITORY, SMALL, assert_one_sentence, invoke, read_metrics
-from vae_ext.aevb import Trainer, load_checkpoint, run, save_checkpoint
-from vae_ext.aevb.checkpoint import resume, write_atomically
+from vae_ext.aevb import Trainer, load_checkpoint, save_checkpoint
+from vae_ext.aevb.checkpoint import resume
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.run import Record, RunDirectory, sole_writer, train
+from vae_ext.aevb.run import train
+from vae_ext.aevb.run_directory import Record, RunDirectory, sole_writer
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
+from vae_ext.files import write_atomically
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
 
@@ -120,7 +122,7 @@ def test_a_record_whose_checkpoint_was_not_saved_is_made_again(
 
     folder = tmp_path / "crashed"
     with monkeypatch.context() as patch:
-        patch.setattr(run.RunDirectory, "append_record", crash_while_writing(5, written))
+        patch.setattr(RunDirectory, "append_record", crash_while_writing(5, written))
         with pytest.raises(StopError):
             train(make_trainer(digits), RunDirectory(folder), NoDisplay())
     saved = load_checkpoint(folder / "checkpoint.pt")
@@ -131,7 +133,7 @@ def test_a_record_whose_checkpoint_was_not_saved_is_made_again(
 
 
 def crash_while_writing(number: int, written: int | None) -> Any:
-    append_record = run.RunDirectory.append_record
+    append_record = RunDirectory.append_record
 
     def append(directory: RunDirectory, record: Record) -> None:
         path = directory.path / "metrics.jsonl"

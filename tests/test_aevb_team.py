@@ -19,7 +19,8 @@ from tests.test_aevb_trainer import CPU, NoDisplay
 from tests.test_cli import REPOSITORY, invoke, read_metrics
 from vae_ext.aevb import TrainConfig, Trainer, load_checkpoint
 from vae_ext.aevb.distributed import Team, join_team, leave_team
-from vae_ext.aevb.run import RunDirectory, sole_writer, train
+from vae_ext.aevb.run import train
+from vae_ext.aevb.run_directory import RunDirectory, sole_writer
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 

@@ -23,7 +23,8 @@ from vae_ext.aevb import (
     save_checkpoint,
     sgvb_b,
 )
-from vae_ext.aevb.run import Record, RunDirectory, record_points, train
+from vae_ext.aevb.run import record_points, train
+from vae_ext.aevb.run_directory import Record, RunDirectory
 from vae_ext.aevb.trainer import Tally
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError

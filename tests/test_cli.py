@@ -26,7 +26,8 @@ from typer.testing import CliRunner, Result
 from tests.test_datasets import write_mnist
 from vae_ext import __version__
 from vae_ext.aevb import TrainConfig, Trainer
-from vae_ext.aevb.run import RunDirectory, train
+from vae_ext.aevb.run import train
+from vae_ext.aevb.run_directory import RunDirectory
 from vae_ext.cli import app
 from vae_ext.datasets import load_dataset
 from vae_ext.progress import PlainLines, make_display
@@ -337,6 +338,10 @@ def claim_less_than_no_record(path: Path) -> None:
     change(path, progress={"records": -1, "recorded": {}, "seconds": 0.0})
 
 
+def claim_less_than_no_sample(path: Path) -> None:
+    change(path, samples=-100)
+
+
 def claim_half_a_datapoint(path: Path) -> None:
     change(path, train_config={"batch_size": 100.5})
 
@@ -385,7 +390,8 @@ def replace_by_plain_pickle(path: Path) -> None:
         (claim_no_minibatch, "does not hold what this version of vae-ext train writes: batch_size is 0"),
         (claim_a_dataset_without_a_name, "does not hold what .* writes: dataset is 5: expected str"),
         (claim_a_folder_without_a_name, "does not hold what .* writes: data_dir is 5: expected str or NoneType"),
-        (claim_less_than_no_record, "does not hold what .* writes: -1 records"),
+        (claim_less_than_no_record, "does not hold what .* writes: records is -1"),
+        (claim_less_than_no_sample, "does not hold what this version of vae-ext train writes: samples is -100"),
         (claim_half_a_datapoint, r"does not hold what .* writes: batch_size is 100\.5"),
         (poison_the_weights, "gives a bound that is not finite"),
     ],

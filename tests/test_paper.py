@@ -22,7 +22,7 @@ from benchmarks.paper.curves import Curve, LearnedCurve, curves, read, read_all
 from benchmarks.paper.differences import AIMS, contests, differences
 from tests.test_datasets import write_mnist
 from vae_ext.aevb import Trainer
-from vae_ext.aevb.run import Record
+from vae_ext.aevb.run_directory import Record
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import INITIALISATIONS, TrainConfig

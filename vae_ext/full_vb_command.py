@@ -101,7 +101,7 @@ def _write(learned: Sequence[Learned], config: TrainConfig, data: Dataset, folde
     import torch
 
     from vae_ext import pictures, plots
-    from vae_ext.aevb.checkpoint import write_atomically
+    from vae_ext.files import write_atomically
 
     bad = [one for one in learned if not all(np.isfinite(record.test_bound) for record in one.records)]
     if bad:

@@ -78,7 +78,7 @@ class TrainedModel:
         """Writes `stem`.npz, and `stem`.png where datapoints are pictures, or `always`; says what it wrote."""
         import numpy as np
 
-        from vae_ext.aevb.checkpoint import write_atomically
+        from vae_ext.files import write_atomically
         from vae_ext.pictures import PICTURE_SHAPES, drawable
 
         for name, array in arrays.items():
@@ -340,7 +340,7 @@ def gradient_variance(
 def _write_variances(measurements: list[Measurement], plan: Plan, name: str, folder: Path) -> str:
     """Writes gradient_variance.json and .png; says by what factors the estimators differ."""
     from vae_ext import plots
-    from vae_ext.aevb.checkpoint import write_atomically
+    from vae_ext.files import write_atomically
 
     target = folder / "gradient_variance.json"
     content = {"vae_ext": __version__, "dataset": name, "measurements": [asdict(one) for one in measurements]}

@@ -58,7 +58,7 @@ TrainedOnOption = Annotated[
 
 def find_checkpoint(run: Path) -> Path:
     """The checkpoint in the folder of a run, or the one that is named itself."""
-    from vae_ext.aevb.run import CHECKPOINT
+    from vae_ext.aevb.run_directory import CHECKPOINT
 
     return run / CHECKPOINT if run.is_dir() else run
 

@@ -22,7 +22,7 @@ from vae_ext.plots import DPI, learning_curve, new_figure, title_of, typeset
 if TYPE_CHECKING:
     from vae_ext.aevb.bayesian import Prediction
     from vae_ext.aevb.observed import Inferred
-    from vae_ext.aevb.run import Record
+    from vae_ext.aevb.run_directory import Record
     from vae_ext.aevb.trainer import Trainer
 
 SAMPLES, RECONSTRUCTIONS, MANIFOLD_SIDE = 144, 48, 20

@@ -20,7 +20,7 @@ from vae_ext.datasets import Dataset, short_name
 if TYPE_CHECKING:
     from vae_ext.aevb.explore import Codes
     from vae_ext.aevb.gradient_variance import Measurement, Plan
-    from vae_ext.aevb.run import Record
+    from vae_ext.aevb.run_directory import Record
     from vae_ext.aevb.small_data import Learned
 
 DPI = 150

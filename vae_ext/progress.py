@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from vae_ext.aevb.run import Record
+from vae_ext.aevb.run_directory import Record
 from vae_ext.aevb.trainer import Tally
 
 

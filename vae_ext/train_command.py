@@ -16,8 +16,9 @@ from vae_ext import __version__, interrupts
 from vae_ext.aevb.checkpoint import RunOptions, load_checkpoint
 from vae_ext.aevb.checkpoint import resume as resume_trainer
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.run import CHECKPOINT, TENSORBOARD, RunDirectory, sole_writer, summarise
+from vae_ext.aevb.run import summarise
 from vae_ext.aevb.run import train as run_to_the_end
+from vae_ext.aevb.run_directory import CHECKPOINT, TENSORBOARD, RunDirectory, sole_writer
 from vae_ext.aevb.step_size import best_step_size, try_step_sizes
 from vae_ext.aevb.tensorboard import TensorBoardLog
 from vae_ext.aevb.trainer import Trainer

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vae_ext.aevb.checkpoint import write_atomically
 from vae_ext.errors import UserError
+from vae_ext.files import write_atomically
 from vae_ext.train_config import TrainConfig
 
 ALGORITHMS = ("aevb", "wake-sleep")

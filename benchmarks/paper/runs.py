@@ -14,12 +14,14 @@ from benchmarks.paper.accumulating import AccumulatingTrainer, AccumulatingWakeS
 from benchmarks.paper.curves import Curve, LearnedCurve
 from benchmarks.paper.wake_sleep import WakeSleepTrainer
 from vae_ext.aevb import Trainer, load_checkpoint
-from vae_ext.aevb.checkpoint import resume, write_atomically
+from vae_ext.aevb.checkpoint import resume
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.run import CHECKPOINT, RunDirectory, sole_writer, train
+from vae_ext.aevb.run import train
+from vae_ext.aevb.run_directory import CHECKPOINT, RunDirectory, sole_writer
 from vae_ext.aevb.step_size import best_step_size, try_step_sizes
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
+from vae_ext.files import write_atomically
 from vae_ext.progress import make_display
 from vae_ext.train_config import TrainConfig
 

@@ -10,7 +10,8 @@ from vae_ext.aevb.models import VAE, AutoEncoder, VAEConfig
 from vae_ext.aevb.networks import BernoulliMLP, ConvDecoder, ConvEncoder, GaussianHead, GaussianMLP
 from vae_ext.aevb.observations import BitFlips, BlockMeans, GaussianNoise, Observation, SaltAndPepper, Visible
 from vae_ext.aevb.observed import Inferred, denoise, infer, inpaint, upscale
-from vae_ext.aevb.run import Display, Record, RunDirectory, train
+from vae_ext.aevb.run import Display, train
+from vae_ext.aevb.run_directory import Record, RunDirectory
 from vae_ext.aevb.trainer import Trainer, datapoint_bounds
 from vae_ext.train_config import TrainConfig
 

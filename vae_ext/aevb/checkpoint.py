@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
 import zipfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +15,7 @@ from torch import nn
 from vae_ext.aevb.models import VAE, AutoEncoder, VAEConfig
 from vae_ext.aevb.trainer import Tally, Trainer
 from vae_ext.errors import UserError
+from vae_ext.files import write_atomically
 from vae_ext.train_config import ConfigError, TrainConfig
 
 FORMAT = "vae_ext.aevb/3"
@@ -69,16 +68,23 @@ class Progress:
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        _expect("records", self.records, int)
+        _count("records", self.records)
         _expect("seconds", self.seconds, float, int)
-        if self.records < 0 or not (math.isfinite(self.seconds) and self.seconds >= 0):
-            raise ValueError(f"{self.records} records in {self.seconds} seconds: expected no less than 0")
+        if not (math.isfinite(self.seconds) and self.seconds >= 0):
+            raise ValueError(f"seconds is {self.seconds}: expected 0 or more")
 
 
 def _expect(name: str, value: object, *types: type) -> None:
     if not isinstance(value, types):
         names = " or ".join(expected.__name__ for expected in types)
         raise TypeError(f"{name} is {value!r}: expected {names}")
+
+
+def _count(name: str, value: Any) -> int:
+    _expect(name, value, int)
+    if value < 0:
+        raise ValueError(f"{name} is {value}: expected 0 or more")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -128,36 +134,6 @@ def save_checkpoint(
         write_atomically(path, lambda file: torch.save(state, file))
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Calls `write` on a temporary file that takes the place of `path` once it is complete and on the disk.
-
-    Raises:
-        UserError: it cannot be written; what `path` held before is untouched.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError.
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """The new name is on the disk, too."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def load_checkpoint(path: Path, model: AutoEncoder | None = None) -> Checkpoint:
     """Reads what `save_checkpoint` wrote, into `model` where it is given: a checkpoint holds weights, no modules.
 
@@ -175,10 +151,10 @@ def load_checkpoint(path: Path, model: AutoEncoder | None = None) -> Checkpoint:
             loaded.float() if model is None else loaded,
             TrainConfig(**state["train_config"]),
             str(state["dataset"]),
-            int(state["samples"]),
+            _count("samples", state["samples"]),
             RunOptions(**state["options"]),
             _progress(**state["progress"]),
-            int(state["datapoints"]),
+            _count("datapoints", state["datapoints"]),
             str(state["fingerprint"]),
             _trainer_state(path, state),
         )

@@ -12,7 +12,7 @@ from vae_ext.aevb.bayesian import bayesian
 from vae_ext.aevb.compatibility import model_config_for
 from vae_ext.aevb.full_vb import FullVBTrainer
 from vae_ext.aevb.models import VAE, AutoEncoder
-from vae_ext.aevb.run import Record
+from vae_ext.aevb.run_directory import Record
 from vae_ext.aevb.trainer import Trainer
 from vae_ext.datasets import Dataset
 from vae_ext.train_config import TrainConfig

@@ -10,7 +10,7 @@ from vae_ext.errors import UserError
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from vae_ext.aevb.run import Record
+    from vae_ext.aevb.run_directory import Record
 
 
 class TensorBoardLog:
