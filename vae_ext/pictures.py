@@ -150,7 +150,7 @@ def _with_uncertainty(
     rows += [_coloured(values[:most], event_shape, 0.0, largest, "inferno") for values in stds.values()]
     columns, cells = len(x), np.concatenate(rows)
     width = max(4.5, 0.6 * columns)
-    figure = new_figure(width + 1, width * _aspect(cells, columns) + 0.6)
+    figure = new_figure(width + 1.6, width * _aspect(cells, columns) + 0.5)
     axes = figure.subplots()
     _show_grid(axes, cells, columns)
     labels = [*means, *(f"{label}\n(to {largest:.2f})" for label in stds)]

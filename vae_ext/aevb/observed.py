@@ -99,7 +99,7 @@ class Gradient:
 
 @dataclass(frozen=True)
 class HMC:
-    """Hamiltonian Monte Carlo, a chain for each y: exact in the long run, and of any shape of posterior.
+    """Hamiltonian Monte Carlo, a chain for each y: any shape of posterior, though not from one far mode to another.
 
     Attributes:
         burn_in: transitions before the first draw that is kept.
