@@ -23,6 +23,7 @@ try:
 except ModuleNotFoundError as error:
     raise SystemExit(f"vae-ext: {error}: the command line needs {INSTALL_TRAINING}") from None
 
+from vae_ext.marginal_command import marginal
 from vae_ext.model_commands import app as model_commands
 from vae_ext.options import (
     DataDirOption,
@@ -73,6 +74,7 @@ app = typer.Typer(
 )
 
 app.add_typer(model_commands)
+app.command()(marginal)
 
 
 def _print_version(wanted: bool) -> None:
