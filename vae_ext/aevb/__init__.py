@@ -4,6 +4,7 @@ from vae_ext.aevb.checkpoint import Checkpoint, load_checkpoint, resume, save_ch
 from vae_ext.aevb.estimators import minibatch_bound, score_function, sgvb_a, sgvb_b
 from vae_ext.aevb.interface import Gaussian, Model
 from vae_ext.aevb.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from vae_ext.aevb.marginal import MarginalEstimate, hmc_log_marginal, importance_log_marginal
 from vae_ext.aevb.models import VAE, AutoEncoder, VAEConfig
 from vae_ext.aevb.networks import BernoulliMLP, ConvDecoder, ConvEncoder, GaussianHead, GaussianMLP
 from vae_ext.aevb.run import Display, Record, RunDirectory, train
@@ -24,6 +25,7 @@ __all__ = [
     "GaussianLikelihood",
     "GaussianMLP",
     "Likelihood",
+    "MarginalEstimate",
     "Model",
     "Record",
     "RunDirectory",
@@ -31,6 +33,8 @@ __all__ = [
     "Trainer",
     "VAEConfig",
     "datapoint_bounds",
+    "hmc_log_marginal",
+    "importance_log_marginal",
     "load_checkpoint",
     "minibatch_bound",
     "resume",

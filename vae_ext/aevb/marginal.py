@@ -29,6 +29,8 @@ LEAST_HMC_SAMPLES = 20
 BATCHES = 5
 # Pairs of a draw and a kernel that are held at once.
 PAIRS = 2**22
+# Of where chains begin, that many are looked at at once, and one is chosen by this stream of their `rng_state`.
+MOST_CANDIDATES, CHOICE = 20_000, 1
 
 
 class MarginalEstimate(NamedTuple):
@@ -140,22 +142,31 @@ def posterior_chains(
     burn_in: int,
     leapfrog_steps: int,
     target_acceptance: float = 0.9,
+    candidates: int = 1,
     generator: Generator | None = None,
 ) -> Chains:
-    """Draws of p(z given x_i) by HMC, a chain for each datapoint, begun at a draw of q(z given x_i).
+    """Draws of p(z given x_i) by HMC, a chain for each datapoint.
+
+    A chain begins at a draw of q(z given x_i): at one of several, chosen with probability proportional to its weight
+    p(x_i, z) / q(z given x_i) (sampling importance resampling, Rubin 1987). Chains do not find the way to a far mode of
+    the posterior, so where q says little about z many candidates are needed.
 
     Args:
         num_samples: of each datapoint, `LEAST_HMC_SAMPLES` or more.
+        candidates: of where to begin.
         burn_in, leapfrog_steps, target_acceptance: as for `vae_ext.aevb.hmc.hmc`.
         generator: of the device of the model.
     """
     num_samples = resolve_integer("num_samples", num_samples, LEAST_HMC_SAMPLES)
+    candidates = resolve_integer("candidates", candidates, 1)
     with evaluating(model):
         with torch.no_grad():
             posterior = as_gaussian(model.encode(x), "encoder")
-            _check_latents(posterior.mean)
-            state = ops.make_rng_state(generator, posterior.mean.device)
-            initial = ops.normal_rsample(posterior.mean, **posterior.scale_keyword, rng_state=state)
+        _check_latents(posterior.mean)
+        state = ops.make_rng_state(generator, posterior.mean.device)
+        group = max(1, MOST_CANDIDATES // candidates)
+        parts = range(0, len(x), group)
+        initial = torch.cat([_resampled(model, x[first : first + group], candidates, state, first) for first in parts])
         return hmc(
             log_joint(model, x),
             initial,
@@ -165,6 +176,23 @@ def posterior_chains(
             target_acceptance=target_acceptance,
             generator=generator,
         )
+
+
+@torch.no_grad()
+def _resampled(model: Model, x: Tensor, candidates: int, rng_state: Tensor, first_row: int) -> Tensor:
+    """One of the candidates for each datapoint, `[B, J]`; `first_row` is the number of the first."""
+    posterior = as_gaussian(model.encode(x), "encoder")
+    z, log_ratio = ops.normal_rsample_log_ratio(
+        posterior.mean, num_samples=candidates, **posterior.scale_keyword, rng_state=rng_state, first_row=first_row
+    )
+    log_weights = model.log_likelihood(z, x) + log_ratio
+    noise = ops.normal_rsample(
+        torch.zeros_like(log_weights.mT), std=1.0, rng_state=rng_state, first_row=first_row, stream=CHOICE
+    )
+    # The greatest of log weights with noise of the Gumbel distribution added is each with the probability wanted.
+    gumbel = -(-torch.special.log_ndtr(noise)).log()
+    chosen = (log_weights.mT + gumbel).argmax(1)
+    return z[chosen, torch.arange(len(chosen), device=z.device)]
 
 
 @torch.no_grad()
