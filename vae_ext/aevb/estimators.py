@@ -150,8 +150,8 @@ def _log_prior(model: Any, posterior: Family, z: Tensor) -> Tensor:
             " give the model an attribute prior, a family on what the posterior is on"
         )
     if prior is None:
-        prior = Normal(0.0, torch.ones_like(posterior.mean[:1]), event_ndim=posterior.event_ndim, validate=False)
-    return prior.log_prob(z)
+        prior = Normal(z.new_zeros(()), 1.0, validate=False)
+    return prior.log_prob(z, posterior.event_ndim)
 
 
 def estimator_for(model: Model, x: Tensor) -> Estimator:

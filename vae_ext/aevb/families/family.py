@@ -138,10 +138,14 @@ class Family(ABC):
         noise = Noise(self.shape, self.event_ndim, wide, num_samples, rng_state, first_row, stream)
         return self._transform(noise).to(self.dtype)
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        """The log-density of z `[*S, *batch, *event]` in nats, `[*S, *batch]`; -inf outside the support."""
+    def log_prob(self, z: Tensor, event_ndim: int | None = None) -> Tensor:
+        """The log-density of z `[*S, *batch, *event]` in nats, `[*S, *batch]`; -inf outside the support.
+
+        `event_ndim`, where it is given, says how many dims at the end of z are the event: a prior of parameters
+        `[*event]` knows of no batch.
+        """
         density = self._log_density_anywhere(z.to(wide_dtype(z)))
-        dims = self.event_ndim - self.vector_ndim
+        dims = (self.event_ndim if event_ndim is None else event_ndim) - self.vector_ndim
         return density.sum(tuple(range(-dims, 0))) if dims else density
 
     def _log_density_anywhere(self, z: Tensor) -> Tensor:
