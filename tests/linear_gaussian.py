@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from vae_ext import ops
 from vae_ext.aevb import Gaussian
@@ -58,6 +59,12 @@ class LinearGaussian:
         log_likelihood = -0.5 * (x.shape[-1] * (LOG_2_PI + self.t[:, 0]) + squares / self.t[:, 0].exp())
         return log_likelihood + 0.5 * (1 + self.v - self.m.square() - self.v.exp()).sum(-1)
 
+    def log_marginal(self, x: Tensor) -> Tensor:
+        """log p(x) = log N(x; b, W W^T + exp(t) I), `[B]`."""
+        noise = self.t.exp().unsqueeze(2) * torch.eye(x.shape[-1], dtype=x.dtype)
+        log_p: Tensor = MultivariateNormal(self.bias, self.weight @ self.weight.mT + noise).log_prob(x)
+        return log_p
+
     def gradients(self, x: Tensor) -> dict[str, Tensor]:
         """The gradient of the bound in every parameter."""
         residual, precision = self._residual(x), (-self.t).exp()
@@ -86,6 +93,25 @@ def example() -> tuple[LinearGaussian, Tensor]:
 
     model = LinearGaussian(m=normal(2), v=normal(2) - 1, weight=normal(3, 2), bias=normal(3), t=normal(1) * 0.3)
     return model, normal(3)
+
+
+def recognised_example(rows: int, data_dim: int, latent_dim: int) -> tuple[LinearGaussian, Tensor]:
+    """Rows of different models and their x, with q near p(z given x) = N(S W^T (x - b) / exp(t), S), a little wider.
+
+    S^-1 = I + W^T W / exp(t).
+    """
+    generator = torch.Generator().manual_seed(6)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(rows, *shape, generator=generator, dtype=torch.float64)
+
+    weight, bias, t, z = normal(data_dim, latent_dim), normal(data_dim), 0.3 * normal(1), normal(latent_dim)
+    x = (weight @ z.unsqueeze(2)).squeeze(2) + bias + (0.5 * t).exp() * normal(data_dim)
+    precision = torch.eye(latent_dim, dtype=torch.float64) + weight.mT @ weight / t.exp().unsqueeze(2)
+    covariance = precision.inverse()
+    mean = (covariance @ weight.mT @ (x - bias).unsqueeze(2)).squeeze(2) / t.exp()
+    v = covariance.diagonal(dim1=1, dim2=2).log() + 0.3
+    return LinearGaussian(m=mean + 0.05 * normal(latent_dim), v=v, weight=weight, bias=bias, t=t), x
 
 
 def scalar_example() -> tuple[LinearGaussian, Tensor]:

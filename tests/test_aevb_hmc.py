@@ -203,8 +203,8 @@ def test_where_the_density_is_not_finite_proposals_are_rejected(outside: float) 
         ({"log_density": lambda z: z.sum()}, ValueError, "log_density returned shape []; expected [4], one for each"),
         (
             {"log_density": lambda z: z.sum(1).log()},
-            ValueError,
-            "log_density or its gradient is not finite at the initial z of 4 of 4 chains (such as 0, 1, 2, 3)",
+            UserError,
+            "the log density or its gradient is not finite at the initial z of 4 of 4 chains (such as 0, 1, 2, 3)",
         ),
     ],
 )

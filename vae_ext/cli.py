@@ -24,6 +24,7 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"vae-ext: {error}: the command line needs {INSTALL_TRAINING}") from None
 
 from vae_ext.full_vb_command import app as full_vb_command
+from vae_ext.marginal_command import marginal
 from vae_ext.model_commands import app as model_commands
 from vae_ext.observed_commands import app as observed_commands
 from vae_ext.options import (
@@ -77,6 +78,7 @@ app = typer.Typer(
 app.add_typer(model_commands)
 app.add_typer(observed_commands)
 app.add_typer(full_vb_command)
+app.command()(marginal)
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,13 +6,15 @@ import argparse
 import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 
-from benchmarks.paper import figures, page
+from benchmarks.paper import figures, marginal_curves, marginal_page, marginal_runs, page
 from benchmarks.paper.curves import INIT, Curve, curves, read, read_all
+from benchmarks.paper.marginal_curves import MarginalCurve
 from benchmarks.paper.runs import run
 from vae_ext import interrupts
 from vae_ext.datasets import Dataset, load_dataset
@@ -20,6 +22,9 @@ from vae_ext.errors import UserError
 from vae_ext.train_config import INITIALISATIONS
 
 CURVES = "curves"
+FIGURE_3 = "figure_3"
+
+NamedCurve = TypeVar("NamedCurve", Curve, MarginalCurve)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=(__doc__ or "").split(": ", 1)[1])
+    parser.add_argument("--figure", type=int, choices=(2, 3), default=2, help="2, with figures 4 and 5; or 3")
     parser.add_argument("--samples", type=_samples, default=10**6, help="training samples of each curve, as in 1e6")
     parser.add_argument("--only", default="", help="curves whose names match, as in 'mnist-aevb-(3|10)$'")
     parser.add_argument("--init", choices=INITIALISATIONS, default=INIT, help="of the parameters")
@@ -56,6 +62,13 @@ def _samples(text: str) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> None:
+    if options.figure == 3:
+        _run_figure_3(options, console)
+    else:
+        _run_figure_2(options, console)
+
+
+def _run_figure_2(options: argparse.Namespace, console: Console) -> None:
     if not options.report:
         _run_missing(options, console)
     learned = read_all(options.out / CURVES)
@@ -68,10 +81,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
 
 def _run_missing(options: argparse.Namespace, console: Console) -> None:
     """Runs the curves that are not in `options.out` to as many samples yet."""
-    every = list(curves(options.init, options.accumulate))
-    named = [curve for curve in every if re.search(options.only, curve.name)]
-    if not named:
-        raise UserError(f"--only {options.only} is found in none of {', '.join(curve.name for curve in every)}")
+    named = _named(curves(options.init, options.accumulate), options.only)
     load = functools.cache(lambda name: _load(name, options))
     configs = {curve: curve.config(options.samples, options.seed) for curve in named}
     missing = [curve for curve in named if _samples_kept(curve, options.out / CURVES) < options.samples]
@@ -82,6 +92,40 @@ def _run_missing(options: argparse.Namespace, console: Console) -> None:
         # The curve last: with it, all that it leaves is there.
         figures.of_model(curve, trainer, options.out)
         learned.write(options.out / CURVES)
+
+
+def _run_figure_3(options: argparse.Namespace, console: Console) -> None:
+    folder = options.out / FIGURE_3
+    if not options.report:
+        _run_missing_marginals(options, folder / CURVES, console)
+    learned = marginal_curves.read_all(folder / CURVES)
+    if not learned:
+        raise UserError(f"{folder / CURVES} has no curves: run some first")
+    marginal_page.write(learned, folder)
+    console.print(f"Written to {folder}")
+
+
+def _run_missing_marginals(options: argparse.Namespace, out: Path, console: Console) -> None:
+    """Runs the curves of figure 3 that are not in `out` to as many samples yet."""
+    if options.accumulate:
+        raise UserError("--accumulate is for the curves of figure 2: leave it out")
+    named = _named(marginal_curves.marginal_curves(options.init), options.only)
+    configs = {curve: curve.config(options.samples, options.seed) for curve in named}
+    missing = [curve for curve in named if marginal_curves.samples_kept(curve, out) < options.samples]
+    mnist = _load("mnist", options)
+    for number, curve in enumerate(missing, 1):
+        console.print(f"{number} of {len(missing)}: {curve.name}, {options.samples:,} samples")
+        folder = options.runs / FIGURE_3 / f"{curve.name}-{options.samples}"
+        marginal_runs.run(curve, configs[curve], mnist, folder, out, console)
+
+
+def _named(every: Iterable[NamedCurve], pattern: str) -> list[NamedCurve]:
+    """The curves in whose names the pattern is found."""
+    every = list(every)
+    named = [curve for curve in every if re.search(pattern, curve.name)]
+    if not named:
+        raise UserError(f"--only {pattern} is found in none of {', '.join(curve.name for curve in every)}")
+    return named
 
 
 def _samples_kept(curve: Curve, folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import torch
 from matplotlib.axes import Axes
@@ -19,7 +20,8 @@ DPI = 110
 TITLES = {"mnist": "MNIST", "frey": "Frey faces"}
 COLOURS = {"aevb": "#1f4e79", "wake-sleep": "#2e8b57"}
 NAMES = {"aevb": "AEVB", "wake-sleep": "wake-sleep"}
-TEST_LINE, TRAIN_LINE = "-", "--"
+TEST_LINE: Final = "-"
+TRAIN_LINE: Final = "--"
 TEST_MARKER, TRAIN_MARKER = "o", "+"
 # The samples of the figure in the paper, and bounds enough for shorter runs.
 SAMPLES = (1e5, 1e8)

@@ -38,7 +38,7 @@ def write(learned: Sequence[LearnedCurve], folder: Path) -> None:
         "differences": [asdict(row) | {"met": row.met} for row in rows],
         "contests": [asdict(pair) | {"lead": pair.lead} for pair in pairs],
     }
-    (folder / NUMBERS).write_text(_dump(document))
+    (folder / NUMBERS).write_text(dump(document))
     (folder / PAGE).write_text("\n".join(_page(learned, rows, pairs, folder)) + "\n")
 
 
@@ -53,7 +53,7 @@ def _ran(one: LearnedCurve) -> Mapping[str, object]:
     }
 
 
-def _dump(document: Mapping[str, object]) -> str:
+def dump(document: Mapping[str, object]) -> str:
     """As JSON, each row on a line."""
     entries = (f"{json.dumps(name)}: {_rows(value)}" for name, value in document.items())
     return "{\n" + ",\n".join(entries) + "\n}\n"
@@ -71,20 +71,20 @@ def _page(
     yield from ("# The paper's figures, reproduced", "", *textwrap.wrap(_INTRODUCTION, _WIDTH), "")
     yield from (f"- {line}" for line in _summary(rows, pairs))
     yield from ("", "## Against the paper", "", *textwrap.wrap(published.SOURCE, _WIDTH), "")
-    yield from _table(
+    yield from table(
         ("curve", "samples", "test", "paper", "difference", "aim", "train", "paper", "difference"),
         1,
         (_against_the_paper(row) for row in rows),
     )
     if pairs:
         yield from ("", "## AEVB against wake-sleep, test", "")
-        yield from _table(
+        yield from table(
             ("data", "latents", "variant", "samples", "AEVB", "wake-sleep", "AEVB leads by"),
             3,
             (_against_each_other(pair) for pair in pairs),
         )
     yield from ("", "## What was run", "")
-    yield from _table(("curve", "samples", "step size", "trials (training bound)", "seconds"), 1, map(_run, learned))
+    yield from table(("curve", "samples", "step size", "trials (training bound)", "seconds"), 1, map(_run, learned))
     yield from ("", *textwrap.wrap(_settings(learned), _WIDTH))
     for stem, caption in CAPTIONS.items():
         for picture in sorted(folder.glob(f"{stem}*.png"), key=lambda path: (len(path.name), path.name)):
@@ -101,9 +101,9 @@ def _summary(rows: Sequence[Difference], pairs: Sequence[Contest]) -> Iterator[s
 
 def _against_the_paper(row: Difference) -> Iterator[str]:
     yield from (row.curve, f"{row.samples:.0e}".replace("e+0", "e"), typeset(row.test, 1))
-    yield from (_number(row.paper_test), _signed(row.test_minus_paper))
+    yield from (_number(row.paper_test), signed(row.test_minus_paper))
     yield "" if row.met is None else f"±{row.aim:g}: {'met' if row.met else 'missed'}"
-    yield from (typeset(row.train, 1), _number(row.paper_train), _signed(row.train_minus_paper))
+    yield from (typeset(row.train, 1), _number(row.paper_train), signed(row.train_minus_paper))
 
 
 def _against_each_other(pair: Contest) -> Iterator[str]:
@@ -113,7 +113,7 @@ def _against_each_other(pair: Contest) -> Iterator[str]:
         pair.variant.removeprefix("-"),
         f"{pair.samples:.0e}".replace("e+0", "e"),
     )
-    yield from (typeset(pair.aevb, 1), typeset(pair.wake_sleep, 1), _signed(pair.lead))
+    yield from (typeset(pair.aevb, 1), typeset(pair.wake_sleep, 1), signed(pair.lead))
 
 
 def _run(one: LearnedCurve) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _settings(learned: Sequence[LearnedCurve]) -> str:
     return " ".join(sentences)
 
 
-def _table(headings: Sequence[str], words: int, rows: Iterable[Iterable[str]]) -> Iterator[str]:
+def table(headings: Sequence[str], words: int, rows: Iterable[Iterable[str]]) -> Iterator[str]:
     """The first `words` columns are words, the others numbers."""
     yield f"| {' | '.join(headings)} |"
     yield "|" + "---|" * words + "---:|" * (len(headings) - words)
@@ -147,7 +147,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else typeset(value, 1)
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
     if value is None:
         return ""
     return f"+{value:.1f}" if value > 0 else typeset(value, 1)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -44,44 +47,69 @@ def run(
     Raises:
         UserError: the folder holds a run of another config, or another process is at it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder, Team()):
-        begun = (folder / CHECKPOINT).exists()
-        trainer, directory = (_resume if begun else _begin)(curve, config, data, folder)
-        with make_display(console, config.samples, trainer.read_tally()) as display:
-            records = train(trainer, directory, display)
+    kind = TRAINERS[curve.algorithm, curve.accumulate]
+    with (
+        begun_or_resumed(kind, config, data, folder) as (trainer, directory),
+        make_display(console, config.samples, trainer.read_tally()) as display,
+    ):
+        records = train(trainer, directory, display)
     learned = LearnedCurve(
         curve,
         trainer.config,
-        json.loads((folder / STEP_SIZES).read_text()),
+        read_step_sizes(folder),
         [record.samples for record in records],
         [round(record.train_bound, 3) for record in records],
         [round(record.test_bound, 3) for record in records],
         records[-1].seconds,
-        {
-            "train_datapoints": len(data.train),
-            "test_datapoints": len(data.test),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "threads": torch.get_num_threads(),
-        },
+        setting_of(data),
     )
     return learned, trainer
 
 
-def _begin(curve: Curve, config: TrainConfig, data: Dataset, folder: Path) -> tuple[Trainer, RunDirectory]:
-    kind = TRAINERS[curve.algorithm, curve.accumulate]
+@contextmanager
+def begun_or_resumed(
+    kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path
+) -> Iterator[tuple[Trainer, RunDirectory]]:
+    """A trainer where the run in the folder stopped, or a new one, with the best step size; the folder is its own.
+
+    Raises:
+        UserError: as `run` does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder, Team()):
+        begun = (folder / CHECKPOINT).exists()
+        yield (_resume if begun else _begin)(kind, config, data, folder)
+
+
+def read_step_sizes(folder: Path) -> dict[str, float]:
+    """The training bounds of the trials that the run in the folder began with."""
+    bounds: dict[str, float] = json.loads((folder / STEP_SIZES).read_text())
+    return bounds
+
+
+def setting_of(data: Dataset) -> dict[str, Any]:
+    """Where runs are made, and on what."""
+    return {
+        "train_datapoints": len(data.train),
+        "test_datapoints": len(data.test),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _begin(kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path) -> tuple[Trainer, RunDirectory]:
     bounds = try_step_sizes(data, config, CPU, trainer_type=kind)
     text = json.dumps({f"{lr:g}": round(bound, 3) for lr, bound in bounds.items()})
     write_atomically(folder / STEP_SIZES, lambda file: file.write(text.encode()))
     return kind(data, replace(config, lr=best_step_size(bounds)), CPU), RunDirectory(folder)
 
 
-def _resume(curve: Curve, config: TrainConfig, data: Dataset, folder: Path) -> tuple[Trainer, RunDirectory]:
+def _resume(kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path) -> tuple[Trainer, RunDirectory]:
     path = folder / CHECKPOINT
     saved = load_checkpoint(path)
     if saved.config != replace(config, lr=saved.config.lr):
         raise UserError(f"{folder} holds a run of other settings than these: give another --runs")
-    trainer = TRAINERS[curve.algorithm, curve.accumulate](data, saved.config, CPU)
+    trainer = kind(data, saved.config, CPU)
     resume(trainer, saved, path)
     return trainer, RunDirectory(folder, saved.options, saved)

@@ -6,6 +6,7 @@ from vae_ext.aevb.estimators import minibatch_bound, score_function, sgvb_a, sgv
 from vae_ext.aevb.full_vb import FullVBTrainer, full_vb_bound
 from vae_ext.aevb.interface import Gaussian, Model
 from vae_ext.aevb.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from vae_ext.aevb.marginal import MarginalEstimate, hmc_log_marginal, importance_log_marginal
 from vae_ext.aevb.models import VAE, AutoEncoder, VAEConfig
 from vae_ext.aevb.networks import BernoulliMLP, ConvDecoder, ConvEncoder, GaussianHead, GaussianMLP
 from vae_ext.aevb.observations import BitFlips, BlockMeans, GaussianNoise, Observation, SaltAndPepper, Visible
@@ -35,6 +36,7 @@ __all__ = [
     "GaussianNoise",
     "Inferred",
     "Likelihood",
+    "MarginalEstimate",
     "Model",
     "Observation",
     "Prediction",
@@ -49,6 +51,8 @@ __all__ = [
     "datapoint_bounds",
     "denoise",
     "full_vb_bound",
+    "hmc_log_marginal",
+    "importance_log_marginal",
     "infer",
     "inpaint",
     "load_checkpoint",

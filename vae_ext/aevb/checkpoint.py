@@ -20,7 +20,12 @@ from vae_ext.train_config import ConfigError, TrainConfig
 
 FORMAT = "vae_ext.aevb/3"
 
-# What `Trainer.state_dict` gives.
+# What a checkpoint says beside the state of its trainer.
+DESCRIPTION = (
+    *("format", "dataset", "datapoints", "fingerprint"),
+    *("train_config", "model_config", "options", "progress"),
+)
+# What `Trainer.state_dict` gives; a trainer derived from it may have more.
 TRAINER_STATE = ("samples", "bound_sum", "model", "optimizer", "generator", "default_generators")
 
 
@@ -170,10 +175,10 @@ def load_trainer_state(path: Path) -> dict[str, Any]:
 
 
 def _trainer_state(path: Path, state: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return {name: state[name] for name in TRAINER_STATE}
-    except KeyError as error:
-        raise _incomplete(path, error) from error
+    for name in TRAINER_STATE:
+        if name not in state:
+            raise _incomplete(path, KeyError(name))
+    return {name: value for name, value in state.items() if name not in DESCRIPTION}
 
 
 def _incomplete(path: Path, error: KeyError) -> UserError:

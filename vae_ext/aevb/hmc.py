@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from vae_ext import ops
 from vae_ext.arguments import resolve_integer
+from vae_ext.errors import UserError
 
 # z `[B, J]` to the logarithm of an unnormalised density of each row, `[B]`, in which no row has a say in another's.
 LogDensity: TypeAlias = Callable[[Tensor], Tensor]
@@ -72,7 +73,8 @@ def hmc(
         generator: of the device of `initial`; what it draws decides the chains.
 
     Raises:
-        ValueError: an argument is out of range, `log_density` returns another shape, or is not finite at `initial`.
+        UserError: `log_density` is not finite at `initial`.
+        ValueError: an argument is out of range, or `log_density` returns another shape.
         TypeError: `initial` is no tensor of float32 or float64.
     """
     num_samples = resolve_integer("num_samples", num_samples, 1)
@@ -181,9 +183,9 @@ def _begin(log_density: LogDensity, initial: Tensor) -> State:
     bad = ~(state.log_density.isfinite() & state.gradient.isfinite().all(1))
     if bad.any():
         chains = ", ".join(str(chain) for chain in bad.nonzero().flatten()[:5].tolist())
-        raise ValueError(
-            f"log_density or its gradient is not finite at the initial z of {int(bad.sum())} of {len(bad)} chains"
-            f" (such as {chains}); expected a start where it is, such as a draw of the prior"
+        raise UserError(
+            f"the log density or its gradient is not finite at the initial z of {int(bad.sum())} of {len(bad)} chains"
+            f" (such as {chains}): begin where it is, such as at a draw of the prior"
         )
     return state
 

@@ -33,16 +33,20 @@ def split_r_hat(samples: Tensor) -> Tensor:
     return ((length - 1) / length + ratio).sqrt().amax(-1)
 
 
+def unmixed(chains: Chains) -> Tensor:
+    """Which of the chains do not mix, `[B]`, by their acceptance and `split_r_hat`."""
+    return (chains.acceptance < LEAST_ACCEPTANCE) | (split_r_hat(chains.samples) > GREATEST_R_HAT)
+
+
 def require_mixing(chains: Chains) -> None:
     """Raises UserError where more than a few of the chains do not mix, which says what to do."""
-    r_hat = split_r_hat(chains.samples)
-    bad = (chains.acceptance < LEAST_ACCEPTANCE) | (r_hat > GREATEST_R_HAT)
+    bad = unmixed(chains)
     if bad.sum() <= SHARE_ALLOWED * len(bad):
         return
     numbers = ", ".join(str(chain) for chain in bad.nonzero().flatten()[:NAMED_CHAINS].tolist())
-    acceptance = chains.acceptance[bad]
+    acceptance, r_hat = chains.acceptance[bad], split_r_hat(chains.samples[:, bad])
     raise UserError(
         f"{int(bad.sum()):,} of {len(bad):,} chains of HMC do not mix (such as {numbers}): their acceptance is"
-        f" {acceptance.min():.2f} to {acceptance.max():.2f}, their split R-hat up to {r_hat[bad].max():.3g}; expected"
+        f" {acceptance.min():.2f} to {acceptance.max():.2f}, their split R-hat up to {r_hat.max():.3g}; expected"
         f" {LEAST_ACCEPTANCE} or more and at most {GREATEST_R_HAT}: take a longer burn-in, or more leapfrog steps"
     )

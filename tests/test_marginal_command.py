@@ -1,0 +1,97 @@
+"""`vae-ext marginal`: what it writes and says, and one sentence for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_cli import assert_one_sentence, invoke
+from vae_ext.aevb import load_checkpoint
+from vae_ext.aevb.marginal import hmc_log_marginal, importance_log_marginal
+from vae_ext.aevb.minibatches import binarised
+from vae_ext.datasets import load_dataset
+from vae_ext.ops import make_rng_state
+
+pytestmark = pytest.mark.cpu_only("starts commands, which choose a device themselves")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small finished run on the digits."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    result = invoke("train", "--samples", "5000", "--hidden", "16", "--out", out)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.mark.parametrize(("method", "draws"), [("importance", 60), ("hmc", 200)])
+def test_it_writes_what_the_functions_estimate(run: Path, tmp_path: Path, method: str, draws: int) -> None:
+    """Also of more datapoints than are estimated at once."""
+    options = ("--method", method, "--draws", draws, "--count", 130, "--seed", 5, "--json", "--out", tmp_path)
+    result = invoke("marginal", run, *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["datapoints"], report["draws"], report["method"]) == (130, draws, method)
+
+    with np.load(tmp_path / "marginal.npz", allow_pickle=False) as archive:
+        written = {name: torch.from_numpy(array) for name, array in archive.items()}
+    model, data = load_checkpoint(run / "checkpoint.pt").model, load_dataset("digits")
+    x, generator = data.decode(data.test[:130]), torch.Generator().manual_seed(5)
+    expected = (
+        importance_log_marginal(model, x, draws, rng_state=make_rng_state(generator))
+        if method == "importance"
+        else hmc_log_marginal(model, x, draws, generator=generator)
+    )
+    torch.testing.assert_close(written, expected._asdict(), rtol=1e-4, atol=1e-3)
+
+    log_p = written["log_marginal"].numpy()
+    assert report["log_marginal"] == pytest.approx(log_p.mean())
+    assert report["standard_error"] == pytest.approx(log_p.std(ddof=1) / 130**0.5)
+    errors = written["standard_error"].numpy()
+    assert report["standard_error_of_draws"] == pytest.approx(np.sqrt((errors**2).sum()) / 130)
+    effective = written["effective_sample_size"].numpy()
+    assert report["least_effective_sample_size"] == pytest.approx(effective.min())
+
+
+def test_it_says_so_in_a_sentence(run: Path, tmp_path: Path) -> None:
+    result = invoke("marginal", run, "--draws", 20, "--count", 10, "--part", "train", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "of 10 training datapoints by importance sampling, 20 each; effective sample size" in result.stdout
+    assert f"Written to {tmp_path / 'marginal.npz'}" in result.stdout
+    one = invoke("marginal", run, "--draws", 20, "--count", 1, "--out", tmp_path)
+    assert "nan" not in one.stdout
+    assert "over datapoints" not in one.stdout
+
+
+def test_binarised_data_are_as_the_run_had_them(tmp_path: Path) -> None:
+    assert invoke("train", "--samples", 5000, "--hidden", 16, "--binarise", "--out", tmp_path).exit_code == 0
+    options = ("--draws", 20, "--count", 50, "--json")
+    assert invoke("marginal", tmp_path, *options).exit_code == 0
+    with np.load(tmp_path / "marginal.npz") as archive:
+        found = archive["log_marginal"]
+    model, data = load_checkpoint(tmp_path / "checkpoint.pt").model, load_dataset("digits")
+    x = data.decode(binarised(data, data.test)[:50])
+    state = make_rng_state(torch.Generator().manual_seed(0))
+    expected = importance_log_marginal(model, x, 20, rng_state=state).log_marginal
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4)
+
+
+def test_wrong_use_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    few = invoke("marginal", run, "--method", "hmc", "--draws", 5, "--out", tmp_path)
+    assert_one_sentence(few, "--draws is 5: expected 20 or more of HMC")
+    assert invoke("train", "--samples", 200, "--hidden", 8, "--latent", 6, "--out", tmp_path / "run").exit_code == 0
+    many = invoke("marginal", tmp_path / "run", "--method", "hmc")
+    assert_one_sentence(many, "the model has 6 latent variables, .* estimate by importance sampling instead")
+
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    state["model"] = {name: tensor * torch.nan for name, tensor in state["model"].items()}
+    (tmp_path / "broken").mkdir()
+    torch.save(state, tmp_path / "broken" / "checkpoint.pt")
+    broken = invoke("marginal", tmp_path / "broken", "--draws", 20, "--count", 5)
+    assert_one_sentence(broken, "gives a log_marginal that is not finite: its weights are unusable")
+    assert_one_sentence(invoke("marginal", tmp_path / "broken", "--method", "hmc"), "is not finite at the initial z")
+    assert not (tmp_path / "broken" / "marginal.npz").exists()

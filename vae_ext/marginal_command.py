@@ -1,0 +1,141 @@
+"""The command `vae-ext marginal`: log p(x) of datapoints under a trained model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vae_ext.errors import UserError
+from vae_ext.model_commands import OutOption, PartOption, SeedOption, TrainedModel
+from vae_ext.options import DataDirOption, DeviceOption, RunArgument, TrainedOnOption
+from vae_ext.train_config import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vae_ext.aevb.marginal import MarginalEstimate
+
+Method = Literal["importance", "hmc"]
+DRAWS = {"importance": 5000, "hmc": 200}
+NAMES = {"importance": "importance sampling", "hmc": "appendix D's estimator on draws of HMC"}
+# Datapoints at once: as many as chains are worth running together, and a chunk of draws of each stays in the caches.
+BATCH = {"importance": 100, "hmc": 500}
+STEM = "marginal"
+
+
+def marginal(
+    run: RunArgument,
+    out: OutOption = None,
+    method: Annotated[
+        Method, typer.Option(help="Importance sampling, or, of up to 5 latents, HMC and a density fitted to its draws.")
+    ] = "importance",
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=10**7,
+            help="Of z for each datapoint; 5000, or 200 of HMC, when not given.",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=10**7, help="How many datapoints, from the first.")] = 1000,
+    part: PartOption = "test",
+    seed: SeedOption = 0,
+    dataset: TrainedOnOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Estimate log p(x): marginal.npz (log_marginal, standard_error, effective_sample_size), and their summary."""
+    draws = DRAWS[method] if draws is None else draws
+    from rich.console import Console
+    from rich.progress import track
+
+    from vae_ext.aevb.marginal import LEAST_HMC_SAMPLES, MarginalEstimate
+    from vae_ext.aevb.minibatches import binarised
+
+    if method == "hmc" and draws < LEAST_HMC_SAMPLES:
+        raise ConfigError("draws", f"is {draws}: expected {LEAST_HMC_SAMPLES} or more of HMC")
+    trained = TrainedModel(run, out, device)
+    data = trained.load_dataset(dataset, data_dir)
+    rows = getattr(data, part)
+    if trained.train_config.binarise:
+        rows = binarised(data, rows)
+    estimate = _estimator(method, trained, draws, seed)
+    starts = range(0, min(count, len(rows)), BATCH[method])
+    console = Console(stderr=True)
+    batches = (
+        estimate(data.decode(rows[start : min(start + BATCH[method], count)]), start)
+        for start in track(starts, "estimating", console=console, transient=True, disable=not console.is_terminal)
+    )
+    estimates = MarginalEstimate(*(_concatenated(column) for column in zip(*batches, strict=True)))
+    target = trained.save_arrays(STEM, estimates._asdict())
+    result = {
+        "checkpoint": str(trained.checkpoint),
+        "dataset": data.name,
+        "part": part,
+        "method": method,
+        "draws": draws,
+        "seed": seed,
+        **_summary(estimates),
+    }
+    typer.echo(json.dumps(result) if as_json else f"{_sentence(result)}. Written to {target}")
+
+
+def _estimator(
+    method: Method, trained: TrainedModel, draws: int, seed: int
+) -> Callable[[Tensor, int], MarginalEstimate]:
+    """From datapoints, and the number of the first, to their estimates."""
+    import torch
+
+    from vae_ext import ops
+    from vae_ext.aevb.marginal import hmc_log_marginal, importance_log_marginal
+
+    generator = torch.Generator(trained.device).manual_seed(seed)
+    if method == "importance":
+        state = ops.make_rng_state(generator)
+        return lambda x, first: importance_log_marginal(trained.model, x, draws, rng_state=state, first_row=first)
+
+    def by_hmc(x: Tensor, first: int) -> MarginalEstimate:
+        try:
+            return hmc_log_marginal(trained.model, x, draws, generator=generator)
+        except UserError as error:
+            raise UserError(f"datapoints {first} to {first + len(x) - 1}: {error}") from error
+
+    return by_hmc
+
+
+def _concatenated(column: tuple[Tensor, ...]) -> Tensor:
+    import torch
+
+    return torch.cat(column)
+
+
+def _summary(estimates: MarginalEstimate) -> dict[str, Any]:
+    """Of the mean: its standard error over datapoints, and the part of that which more draws would mend."""
+    log_p, errors, effective = estimates
+    count = len(log_p)
+    return {
+        "datapoints": count,
+        "log_marginal": log_p.mean().item(),
+        "standard_error": log_p.std().item() / math.sqrt(count) if count > 1 else None,
+        "standard_error_of_draws": errors.square().sum().sqrt().item() / count,
+        "least_effective_sample_size": effective.min().item(),
+        "median_effective_sample_size": effective.median().item(),
+    }
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    part = {"test": "held-out", "train": "training"}[result["part"]]
+    error = "" if result["standard_error"] is None else f"{result['standard_error']:.2f} over datapoints, "
+    return (
+        f"{result['dataset']}: log p(x) {result['log_marginal']:.2f} nats (standard error {error}"
+        f"{result['standard_error_of_draws']:.3f} over draws) of {result['datapoints']:,} {part} datapoints by"
+        f" {NAMES[result['method']]}, {result['draws']:,} each; effective sample size"
+        f" {result['median_effective_sample_size']:,.0f} in the median, {result['least_effective_sample_size']:,.1f} at"
+        " least"
+    )
