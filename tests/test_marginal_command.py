@@ -62,6 +62,7 @@ def test_it_says_so_in_a_sentence(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "of 10 training datapoints by importance sampling, 20 each; effective sample size" in result.stdout
     assert f"Written to {tmp_path / 'marginal.npz'}" in result.stdout
+    assert "A few draws decide" not in result.stdout
     one = invoke("marginal", run, "--draws", 20, "--count", 1, "--out", tmp_path)
     assert "nan" not in one.stdout
     assert "over datapoints" not in one.stdout
@@ -78,6 +79,12 @@ def test_binarised_data_are_as_the_run_had_them(tmp_path: Path) -> None:
     state = make_rng_state(torch.Generator().manual_seed(0))
     expected = importance_log_marginal(model, x, 20, rng_state=state).log_marginal
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4)
+
+
+def test_a_few_effective_draws_are_told(run: Path, tmp_path: Path) -> None:
+    few = invoke("marginal", run, "--draws", 5, "--count", 10, "--out", tmp_path)
+    assert "A few draws decide most estimates, which are then far too low" in few.stdout
+    assert "take --method hmc (of up to 5 latents) or many more --draws. Written" in few.stdout
 
 
 def test_wrong_use_is_one_sentence(run: Path, tmp_path: Path) -> None:

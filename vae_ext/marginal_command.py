@@ -27,6 +27,8 @@ NAMES = {"importance": "importance sampling", "hmc": "appendix D's estimator on 
 # Datapoints at once: as many as chains are worth running together, and a chunk of draws of each stays in the caches.
 BATCH = {"importance": 100, "hmc": 500}
 STEM = "marginal"
+# Below it an estimate is decided by a few draws, and its standard error says little.
+FEWEST_EFFECTIVE = 10
 
 
 @app.command()
@@ -86,7 +88,7 @@ def marginal(
         "seed": seed,
         **_summary(estimates),
     }
-    typer.echo(json.dumps(result) if as_json else f"{_sentence(result)}. Written to {target}")
+    typer.echo(json.dumps(result) if as_json else f"{_sentence(result)}. {_doubt(result)}Written to {target}")
 
 
 def _estimator(
@@ -141,4 +143,14 @@ def _sentence(result: dict[str, Any]) -> str:
         f" {NAMES[result['method']]}, {result['draws']:,} each; effective sample size"
         f" {result['median_effective_sample_size']:,.0f} in the median, {result['least_effective_sample_size']:,.1f} at"
         " least"
+    )
+
+
+def _doubt(result: dict[str, Any]) -> str:
+    """What to do where an estimate is not to be trusted."""
+    if result["method"] == "hmc" or result["median_effective_sample_size"] >= FEWEST_EFFECTIVE:
+        return ""
+    return (
+        "A few draws decide most estimates, which are then far too low: q(z given x) misses the posterior, so take"
+        " --method hmc (of up to 5 latents) or many more --draws. "
     )
