@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "math/scale_kind.h"
+#include "math/standard_kind.h"
 
 namespace vae_ext {
 
@@ -39,6 +40,7 @@ struct Noise {
   int64_t state_stride = 1;
   uint64_t stream = 0;
   uint32_t first_row = 0;
+  StandardKind standard = StandardKind::normal;
   // What one step along each dim adds to the row and to the sample number.
   int64_t row_stride[kMaxDims] = {}, sample_stride[kMaxDims] = {};
 };

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.cases import Case, Result, as_tuple, cotangents, widen
+from tests.cases import LOCATION_SCALE, Case, Result, as_tuple, cotangents, widen
 from vae_ext.arguments import ScaleKind
 
 # What a float64 oracle, with errors of its own, can vouch for in float64.
@@ -192,6 +192,12 @@ def _terms(case: Case, index: int, inputs: dict[str, Tensor], epsilon: Tensor | 
     if case.operator == "bernoulli_log_prob":
         logits, x = inputs["logits"], inputs["x"]
         return [x * logits, -logits.relu(), -(-logits.abs()).exp().log1p()]
+
+    if case.operator == LOCATION_SCALE:
+        assert epsilon is not None
+        name = case.argument("scale")
+        scale = inputs[name].exp() if name == "log_scale" else inputs[name]
+        return [inputs["loc"], scale * epsilon.double()]
 
     mean, log_var = inputs["mean"], _log_var(inputs[case.scale_kind], case.scale_kind)
     if case.operator == "normal_log_prob":

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vae_ext import reference
-from vae_ext.arguments import ScaleKind
+from vae_ext.arguments import STANDARDS, ScaleKind, Standard
 
 Shape: TypeAlias = tuple[int, ...]
 Layout: TypeAlias = Literal["contiguous", "strided_rows", "sparse_event", "permuted_event", "expanded"]
@@ -27,7 +27,11 @@ _NOISE_ARGUMENTS = ("num_samples", "rng_state", "first_row", "stream", "event_nd
 
 SCALE_KINDS: tuple[ScaleKind, ...] = ("log_var", "log_std", "std", "var")
 SAMPLERS = ("normal_rsample", "normal_rsample_kl", "normal_rsample_log_ratio")
-OPERATORS = (*SAMPLERS, "normal_kl", "bernoulli_log_prob", "normal_log_prob")
+LOCATION_SCALE = "location_scale_rsample"
+NOISY = (*SAMPLERS, LOCATION_SCALE)
+# Those whose one result is z.
+Z_ALONE = ("normal_rsample", LOCATION_SCALE)
+OPERATORS = (*NOISY, "normal_kl", "bernoulli_log_prob", "normal_log_prob")
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Case:
     """One way to call one operator.
 
     `shapes` gives an argument's shape, or None for a Python float. The roles `scale` and `prior_scale` become
-    the arguments that `scale_kind` names.
+    the arguments that `scale_kind` names. A location-scale family's `mean` is its `loc`, and its scale `log_scale`
+    where the kind is a logarithm, `scale` elsewhere.
     """
 
     operator: str
     shapes: Mapping[str, Shape | None] = field(hash=False)
     scale_kind: ScaleKind = "log_var"
+    standard: Standard = "laplace"
     num_samples: int | None = None
     event_ndim: int | None = None
     first_row: int = 0
@@ -60,6 +66,8 @@ class Case:
         parts = [self.operator, shapes]
         if "scale" in self.shapes and self.scale_kind != "log_var":
             parts.append(self.scale_kind)
+        if self.operator == LOCATION_SCALE:
+            parts.append(self.standard)
         if self.num_samples is not None:
             parts.append(f"L={self.num_samples}")
         if self.event_ndim is not None:
@@ -73,7 +81,7 @@ class Case:
 
     @property
     def is_sampler(self) -> bool:
-        return self.operator in SAMPLERS
+        return self.operator in NOISY
 
     @property
     def differentiable(self) -> tuple[str, ...]:
@@ -86,6 +94,9 @@ class Case:
 
     def argument(self, role: str) -> str:
         """The name of the argument that plays `role`."""
+        if self.operator == LOCATION_SCALE:
+            scale = "log_scale" if self.scale_kind.startswith("log") else "scale"
+            return {"mean": "loc", "scale": scale}.get(role, role)
         return role.replace("scale", self.scale_kind)
 
     def make(
@@ -121,6 +132,8 @@ class Case:
                 "first_row": self.first_row,
                 "stream": self.stream,
             }
+        if self.operator == LOCATION_SCALE:
+            kwargs["standard"] = self.standard
         return kwargs
 
     def as_function(self, dtype: torch.dtype = torch.float64) -> tuple[Callable[..., Result], tuple[Tensor, ...]]:
@@ -151,14 +164,13 @@ class Case:
         """The fused sampler's noise for these arguments: float32, in the shape of z."""
         import vae_ext
 
-        mean, scale = kwargs["mean"], kwargs[self.scale_kind]
+        mean, scale = kwargs[self.argument("mean")], kwargs[self.argument("scale")]
         batch = torch.broadcast_shapes(mean.shape, getattr(scale, "shape", ()))
-        noise: Tensor = vae_ext.normal_rsample(
-            torch.zeros(batch, dtype=torch.float32, device=mean.device),
-            std=1.0,
-            **{name: kwargs[name] for name in _NOISE_ARGUMENTS if name in kwargs},
-        )
-        return noise
+        zeros = torch.zeros(batch, dtype=torch.float32, device=mean.device)
+        draw = {name: kwargs[name] for name in _NOISE_ARGUMENTS if name in kwargs}
+        if self.operator == LOCATION_SCALE:
+            return vae_ext.location_scale_rsample(zeros, self.standard, scale=1.0, **draw)
+        return vae_ext.normal_rsample(zeros, std=1.0, **draw)
 
     def _values(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Every role's values in float64, contiguous."""
@@ -270,17 +282,20 @@ _PRIORS: tuple[dict[str, Shape], ...] = (
 )
 
 
+_HEAVY_TAILED: tuple[Standard, ...] = ("cauchy", "laplace")
+
+
 def _gradcheck_cases() -> Iterator[Case]:
     """Few elements, every parameterisation, prior and number of samples."""
     small: dict[str, Shape | None] = {"mean": (2, 3), "scale": (2, 3)}
     shapes: Mapping[str, Shape | None]
     for kind in SCALE_KINDS:
         for num_samples in (None, 2):
-            yield Case("normal_rsample", small, kind, num_samples, gradcheck=True)
+            yield Case("normal_rsample", small, kind, num_samples=num_samples, gradcheck=True)
         for prior in _PRIORS:
             yield Case("normal_kl", small | prior, kind, gradcheck=True)
         for operator, prior, num_samples in itertools.product(SAMPLERS[1:], _PRIORS[:2], (None, 2)):
-            yield Case(operator, small | prior, kind, num_samples, gradcheck=True)
+            yield Case(operator, small | prior, kind, num_samples=num_samples, gradcheck=True)
         for scale in _SCALE_SHAPES:
             shapes = {"mean": (2, 3), "scale": scale, "x": (2, 3)}
             yield Case("normal_log_prob", shapes, kind, gradcheck=True)
@@ -400,8 +415,29 @@ def _value_cases() -> Iterator[Case]:
     yield Case("normal_rsample_log_ratio", {"mean": long, "scale": long})
 
 
+def _location_scale_cases() -> Iterator[Case]:
+    """The loops are those of `normal_rsample`: what is new is epsilon, and the names."""
+    kinds: tuple[ScaleKind, ...] = ("std", "log_std")
+    for standard, kind in zip(STANDARDS, itertools.cycle(kinds), strict=False):
+        yield Case(LOCATION_SCALE, {"mean": (2, 3), "scale": (2, 3)}, kind, standard, gradcheck=True)
+        yield Case(LOCATION_SCALE, {"mean": (8, 301), "scale": (8, 301)}, kind, standard)
+        yield Case(LOCATION_SCALE, {"mean": (5, 20), "scale": (20,)}, kind, standard, num_samples=3, stream=2)
+    for kind, scale in itertools.product(kinds, _SCALE_SHAPES):
+        yield Case(LOCATION_SCALE, {"mean": (2, 3), "scale": scale}, kind, num_samples=2, gradcheck=True)
+    for kind, extreme in zip(kinds, _HEAVY_TAILED, strict=True):
+        yield Case(LOCATION_SCALE, {"mean": (8, 301), "scale": (8, 301)}, kind, extreme, values="extreme")
+    for shape in ((5, 3), (4, 784), (3, 1025), (6,), (5, 0), (0, 7)):
+        yield Case(LOCATION_SCALE, {"mean": shape, "scale": shape})
+        yield Case(LOCATION_SCALE, {"mean": shape, "scale": shape}, num_samples=3, first_row=11)
+    yield Case(LOCATION_SCALE, {"mean": (4, 35), "scale": None})
+    yield Case(LOCATION_SCALE, {"mean": (3, 1, 35), "scale": (4, 35)}, event_ndim=1)
+    yield Case(LOCATION_SCALE, {"mean": (6, 3, 4, 5), "scale": (6, 3, 4, 5)}, num_samples=2, layout="strided_rows")
+
+
 def _unique(cases: Iterator[Case]) -> tuple[Case, ...]:
     return tuple({case.id: case for case in cases}.values())
 
 
-CASES = _unique(itertools.chain(_gradcheck_cases(), _shape_cases(), _layout_cases(), _value_cases()))
+CASES = _unique(
+    itertools.chain(_gradcheck_cases(), _shape_cases(), _layout_cases(), _value_cases(), _location_scale_cases())
+)

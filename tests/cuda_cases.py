@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.cases import SAMPLERS, SCALE_KINDS, Case, Shape, as_tuple, cotangents
+from tests.cases import LOCATION_SCALE, NOISY, SAMPLERS, SCALE_KINDS, Case, Shape, as_tuple, cotangents
 
 # Around every number of lanes to a row, and the span that one block sums.
 SIZES = (
@@ -19,9 +19,12 @@ ROLES: dict[str, tuple[str, ...]] = {
     "normal_log_prob": ("mean", "scale", "x"),
     "normal_kl": ("mean", "scale", "prior_mean", "prior_scale"),
     "normal_rsample": ("mean", "scale"),
+    LOCATION_SCALE: ("mean", "scale"),
     "normal_rsample_kl": ("mean", "scale", "prior_mean", "prior_scale"),
     "normal_rsample_log_ratio": ("mean", "scale", "prior_mean", "prior_scale"),
 }
+# The loops of the location-scale families are those of the Gaussian.
+LOOPS = tuple(operator for operator in ROLES if operator != LOCATION_SCALE)
 # More replicas than one thread sums, and than the sums of one round.
 MANY, VERY_MANY = 67, 1100
 
@@ -32,7 +35,7 @@ def case_of(operator: str, shape: Shape, **fields: Any) -> Case:
 
 SIZE_CASES = [
     case_of(operator, (3 if size < 4096 else 2, size), num_samples=2 if operator in SAMPLERS else None)
-    for operator in ROLES
+    for operator in LOOPS
     for size in SIZES
 ]
 
@@ -66,7 +69,7 @@ BROADCAST_CASES = _broadcast_cases()
 # Rows enough for several blocks.
 ROW_CASES = [
     case_of(operator, (rows, size), num_samples=2 if operator in SAMPLERS else None)
-    for operator in ROLES
+    for operator in LOOPS
     for rows, size in ((270, 3), (70, 20), (19, 130), (9, 784), (5, 3100))
 ]
 # Elements enough for a thread to take several groups of a row.
@@ -77,7 +80,7 @@ LARGE_CASES = [
     Case("normal_rsample_kl", {"mean": (3000, 390), "scale": (3000, 390)}),
 ]
 KIND_CASES = [
-    Case(operator, dict.fromkeys(roles, (5, 44)), kind, num_samples=3 if operator in SAMPLERS else None)
+    Case(operator, dict.fromkeys(roles, (5, 44)), kind, num_samples=3 if operator in NOISY else None)
     for operator, all_roles in ROLES.items()
     if "scale" in all_roles
     for kind in SCALE_KINDS

@@ -13,7 +13,7 @@ from time import monotonic
 
 import torch
 
-from tests.cases import CASES, SAMPLERS, Case
+from tests.cases import CASES, NOISY, Case
 from tests.cuda_cases import BROADCAST_CASES, MANY, SIZE_CASES, event_size
 from tests.outputs import bits
 
@@ -29,7 +29,7 @@ def necessary() -> Iterator[tuple[Case, torch.dtype]]:
             yield case, torch.bfloat16 if event_size(case) in SIZES[1:6:2] else torch.float32
     for case in BROADCAST_CASES:
         shapes = [shape for shape in case.shapes.values() if shape]
-        if MANY in shapes[0] or (case.operator in SAMPLERS and case.num_samples == MANY):
+        if MANY in shapes[0] or (case.operator in NOISY and case.num_samples == MANY):
             yield case, torch.float32
 
 

@@ -65,6 +65,14 @@ def box_muller(words: Words) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.fl
     return lanes.reshape(*words.shape), np.repeat(radius, 2, -1)
 
 
+def quantiles(words: Words, distribution: Any) -> npt.NDArray[np.float64]:
+    """What each word is to the distribution of SciPy's, in float64: its quantile at (word + 1/2) / 2^32."""
+    lower = (words.astype(np.float64) + 0.5) * 2.0**-32
+    upper = (2.0**32 - 1 - words.astype(np.float64) + 0.5) * 2.0**-32
+    result: npt.NDArray[np.float64] = np.where(lower < 0.5, distribution.ppf(lower), distribution.isf(upper))
+    return result
+
+
 def epsilon(
     rng_state: tuple[int, int], samples: Any, rows: Any, size: int, stream: int = 0
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -20,6 +20,7 @@ from vae_ext.aevb.marginal import (
     MarginalEstimate,
     hmc_log_marginal,
     importance_log_marginal,
+    importance_resample,
     log_joint,
     marginal_of_chains,
     posterior_chains,
@@ -151,6 +152,22 @@ def test_the_log_joint_is_likelihood_and_prior() -> None:
     z = torch.randn(3, 2, generator=seeded(), dtype=torch.float64)
     prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
     torch.testing.assert_close(log_joint(model, x)(z), model.log_likelihood(z.unsqueeze(0), x)[0] + prior)
+
+
+def test_resampled_candidates_are_draws_of_the_posterior() -> None:
+    """With the prior for q, and in two parts of the batch."""
+    model, x = recognised_example(rows=400, data_dim=4, latent_dim=2)
+    prior = LinearGaussian(**{**model.parameters(), "m": torch.zeros_like(model.m), "v": torch.zeros_like(model.v)})
+    state = ops.make_rng_state(seeded(), "cpu")
+    z = importance_resample(prior, x, 3000, state)
+    precision = torch.eye(2) + model.weight.mT @ model.weight / model.t.exp().unsqueeze(2)
+    mean = torch.linalg.solve(precision, model.weight.mT @ (x - model.bias).unsqueeze(2)) / model.t.exp().unsqueeze(2)
+    standard = (torch.linalg.cholesky(precision).mT @ (z.unsqueeze(2) - mean)).squeeze(2)
+    for moment in (standard, standard.square() - 1, standard.prod(1, keepdim=True)):
+        assert (moment.mean(0).abs() < 4 * moment.std(0) / math.sqrt(len(moment))).all()
+
+    half = LinearGaussian(**{name: value[200:] for name, value in prior.parameters().items()})
+    assert torch.equal(importance_resample(half, x[200:], 3000, state, first_row=200), z[200:])
 
 
 def test_the_model_is_as_in_evaluation_and_keeps_its_mode_and_gradients() -> None:

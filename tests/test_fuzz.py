@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import vae_ext
-from tests.cases import OPERATORS, SCALE_KINDS, Case, as_tuple, cotangents, widen
+from tests.cases import LOCATION_SCALE, OPERATORS, SCALE_KINDS, Case, as_tuple, cotangents, widen
+from vae_ext.arguments import STANDARDS
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -19,6 +20,7 @@ ROLES = {
     "bernoulli_log_prob": ("logits", "x"),
     "normal_log_prob": ("mean", "scale", "x"),
     "normal_rsample": ("mean", "scale"),
+    LOCATION_SCALE: ("mean", "scale"),
 }
 ALL_ROLES = ("mean", "scale", "prior_mean", "prior_scale")
 
@@ -50,6 +52,7 @@ def cases(draw: st.DrawFn) -> Case:
         operator,
         shapes,
         scale_kind=draw(st.sampled_from(SCALE_KINDS)),
+        standard=draw(st.sampled_from(STANDARDS)) if operator == LOCATION_SCALE else "laplace",
         num_samples=draw(st.none() | st.integers(1, 3)) if sampler else None,
         event_ndim=len(event),
         first_row=draw(st.integers(0, 2**31)) if sampler else 0,
@@ -139,6 +142,7 @@ junk = st.one_of(
 )
 ARGUMENTS = (
     *("mean", "logits", "x", *SCALE_KINDS, "prior_mean", *(f"prior_{kind}" for kind in SCALE_KINDS)),
+    *("loc", "scale", "log_scale", "standard"),
     *("num_samples", "event_ndim", "rng_state", "generator", "first_row", "stream"),
 )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 import vae_ext
 from tests import philox
 from tests.cases import SAMPLERS, as_tuple
+from vae_ext.arguments import STANDARDS, Standard
 
 # A p-value below this fails; the states are fixed, so that a test either always passes or never does.
 SIGNIFICANCE = 1e-4
@@ -28,6 +29,16 @@ KNOWN_ANSWERS = [
         (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
     ),
 ]
+# Those that are not normal, as SciPy has them.
+STANDARD_DISTRIBUTIONS: dict[Standard, Any] = {
+    "laplace": stats.laplace(),
+    "logistic": stats.logistic(),
+    "uniform": stats.uniform(),
+    "triangular": stats.triang(0.5, loc=-1, scale=2),
+    "gumbel": stats.gumbel_r(),
+    "cauchy": stats.cauchy(),
+    "exponential": stats.expon(),
+}
 STATES = [(0, 0), (1, 2), (2**63 - 1, 2**63 - 1), (-1, -(2**63)), (0x0123456789ABCDEF, 0x7EDCBA9876543210)]
 
 
@@ -36,6 +47,15 @@ def _epsilon(rng_state: tuple[int, int], num_samples: int | None, rows: int, siz
     state = torch.tensor(rng_state, dtype=torch.int64)
     zeros = torch.zeros(rows, size)
     return vae_ext.normal_rsample(zeros, num_samples=num_samples, std=1.0, rng_state=state, **kwargs)
+
+
+def _standard(
+    standard: Standard, rng_state: tuple[int, int], num_samples: int | None, rows: int, size: int, **kwargs: Any
+) -> Tensor:
+    """epsilon of any standard distribution, likewise."""
+    state = torch.tensor(rng_state, dtype=torch.int64)
+    zeros = torch.zeros(rows, size)
+    return vae_ext.location_scale_rsample(zeros, standard, num_samples, scale=1.0, rng_state=state, **kwargs)
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
@@ -66,6 +86,48 @@ def test_noise_is_the_formula_for_the_last_row_and_far_samples() -> None:
     actual = _epsilon((3, 4), 70_000, 1, 5, first_row=2**32 - 1).double().cpu().numpy()
     expected, radius = philox.epsilon((3, 4), range(70_000), [2**32 - 1], 5)
     assert np.all(np.abs(actual - expected) <= 4 * 2.0**-23 * radius)
+
+
+@pytest.mark.parametrize("size", [1, 3, 21, 1030])
+@pytest.mark.parametrize("standard", STANDARD_DISTRIBUTIONS)
+def test_other_standards_are_quantiles_of_the_words(standard: Standard, size: int) -> None:
+    state, rows = (0x0123456789ABCDEF, 0x7EDCBA9876543210), np.arange(2**32 - 7, 2**32)
+    actual = _standard(standard, state, 3, 7, size, first_row=2**32 - 7, stream=3).double().cpu().numpy()
+    words = philox.noise_words(state, range(3), rows, size, stream=3)
+    expected = philox.quantiles(words, STANDARD_DISTRIBUTIONS[standard]).reshape(3, 7, -1)[..., :size]
+    assert np.all(np.abs(actual - expected) <= 8 * 2.0**-24 * np.abs(expected).clip(1))
+
+
+def test_every_standard_is_tested() -> None:
+    assert {"normal", *STANDARD_DISTRIBUTIONS} == set(STANDARDS)
+
+
+@pytest.mark.parametrize("standard", STANDARD_DISTRIBUTIONS)
+def test_other_standards_have_their_distributions(standard: Standard) -> None:
+    draws = _standard(standard, (20131220, 6114), 4, 64, 256).double().cpu().numpy()
+    distribution = STANDARD_DISTRIBUTIONS[standard]
+    assert stats.kstest(draws.ravel(), distribution.cdf).pvalue > SIGNIFICANCE
+    for lane in range(4):
+        assert stats.kstest(draws[..., lane::4].ravel(), distribution.cdf).pvalue > SIGNIFICANCE, lane
+    # What their ranks would be as normals: of finite moments, whatever the family.
+    ranks = stats.norm.ppf(distribution.cdf(draws).clip(1e-12, 1 - 1e-12))
+    for axis in range(3):
+        _assert_uncorrelated(*_lagged(ranks, axis, 1))
+
+
+def test_the_normal_standard_is_the_gaussians_noise() -> None:
+    assert torch.equal(_standard("normal", (1, 2), 3, 5, 37), _epsilon((1, 2), 3, 5, 37))
+
+
+@pytest.mark.parametrize("standard", STANDARDS)
+def test_every_standard_is_the_same_for_any_samples_split_and_dtype(standard: Standard) -> None:
+    whole = _standard(standard, (1, 2), 3, 7, 21)
+    assert torch.equal(_standard(standard, (1, 2), None, 7, 21), whole[0])
+    parts = [_standard(standard, (1, 2), 3, stop - start, 21, first_row=start) for start, stop in ((0, 3), (3, 7))]
+    assert torch.equal(torch.cat(parts, 1), whole)
+    zeros, state = torch.zeros(7, 21, dtype=torch.float64), torch.tensor([1, 2])
+    wide = vae_ext.location_scale_rsample(zeros, standard, 3, scale=1.0, rng_state=state)
+    assert torch.equal(wide, whole.double())
 
 
 def test_samples_without_a_num_samples_are_the_first() -> None:

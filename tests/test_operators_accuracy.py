@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vae_ext
 from tests import accuracy
-from tests.cases import CASES, OPERATORS, SCALE_KINDS, Case, as_tuple, from_log_var, select
+from tests.cases import CASES, LOCATION_SCALE, OPERATORS, SCALE_KINDS, Z_ALONE, Case, as_tuple, from_log_var, select
 from vae_ext.arguments import ScaleKind
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -39,7 +39,7 @@ def test_results_are_float32_or_float64(operator: str) -> None:
         outputs = as_tuple(case.ours(**case.make(dtype=dtype)))
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         expected = (dtype, wide)[-len(outputs) :] if case.is_sampler and len(outputs) == 2 else (wide,)
-        if operator == "normal_rsample":
+        if operator in Z_ALONE:
             expected = (dtype,)
         assert tuple(output.dtype for output in outputs) == expected
         assert all(output.is_contiguous() for output in outputs)
@@ -94,6 +94,7 @@ NONFINITE_CASES = [
         for kind in SCALE_KINDS
     ),
     Case("normal_rsample", {"mean": (6, 83), "scale": (6, 83)}),
+    Case(LOCATION_SCALE, {"mean": (6, 83), "scale": (6, 83)}),
 ]
 
 

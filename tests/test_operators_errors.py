@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import vae_ext
-from tests.cases import OPERATORS, SAMPLERS, Case
+from tests.cases import LOCATION_SCALE, NOISY, OPERATORS, SAMPLERS, Case
 from vae_ext import _native
 
 NORMAL_OPERATORS = (*SAMPLERS, "normal_kl", "normal_log_prob")
@@ -138,7 +138,7 @@ class TestTensors:
         _assert_rejected(operator, "event_ndim", event_ndim=event_ndim)
 
 
-@pytest.mark.parametrize("operator", SAMPLERS)
+@pytest.mark.parametrize("operator", NOISY)
 class TestNoise:
     @pytest.mark.parametrize("num_samples", [0, np.int64(0), -1, 1.5, "2", True, torch.tensor(True), 2**63])
     def test_num_samples(self, operator: str, num_samples: Any) -> None:
@@ -191,18 +191,19 @@ class TestNoise:
             {"first_row": -1},
             {"stream": "0"},
             {"event_ndim": 3},
-            {"log_var": torch.zeros(4, 6)},
-            {"log_var": torch.zeros(3, 5)},
-            {"log_var": torch.zeros(4, 5, dtype=torch.float64)},
-            {"log_var": torch.zeros(4, 5, device="meta")},
-            {"mean": torch.zeros(4, 5, dtype=torch.int64), "log_var": torch.zeros(4, 5, dtype=torch.int64)},
-            {"mean": torch.zeros(4, 5, dtype=torch.int64), "log_var": 0.0},
+            {"scale": torch.zeros(4, 6)},
+            {"scale": torch.zeros(3, 5)},
+            {"scale": torch.zeros(4, 5, dtype=torch.float64)},
+            {"scale": torch.zeros(4, 5, device="meta")},
+            {"mean": torch.zeros(4, 5, dtype=torch.int64), "scale": torch.zeros(4, 5, dtype=torch.int64)},
+            {"mean": torch.zeros(4, 5, dtype=torch.int64), "scale": 0.0},
         ],
         ids=lambda changes: ",".join(changes),
     )
     def test_a_refused_call_draws_nothing(self, operator: str, changes: dict[str, Any]) -> None:
         before = _generator_state()
-        _assert_rejected(operator, **changes, rng_state=MISSING)
+        named = {_case(operator).argument(role): value for role, value in changes.items()}
+        _assert_rejected(operator, **named, rng_state=MISSING)
         assert torch.equal(_generator_state(), before)
 
 
@@ -235,12 +236,32 @@ def test_whatever_is_an_integer_is_one(integer: Any) -> None:
 
 
 @pytest.mark.parametrize("scale", [torch.ones(4, 6), torch.ones(3, 5)], ids=["event", "batch"])
-@pytest.mark.parametrize("operator", SAMPLERS)
+@pytest.mark.parametrize("operator", NOISY)
 def test_the_same_mistakes_are_found_under_transforms(operator: str, scale: torch.Tensor) -> None:
-    kwargs = _case(operator).make() | {"log_var": scale}
-    mean = kwargs.pop("mean")
-    with pytest.raises(ValueError, match="log_var"):
+    name = _case(operator).argument("scale")
+    kwargs = _case(operator).make() | {name: scale}
+    mean = kwargs.pop(_case(operator).argument("mean"))
+    with pytest.raises(ValueError, match=name):
         torch.func.grad(lambda mean: getattr(vae_ext, operator)(mean, **kwargs)[0].sum())(mean)
+
+
+class TestLocationScale:
+    def test_no_scale(self) -> None:
+        _assert_rejected(LOCATION_SCALE, "scale", "log_scale", "nothing", log_scale=MISSING)
+
+    def test_two_scales(self) -> None:
+        _assert_rejected(LOCATION_SCALE, "scale and log_scale", scale=1.0)
+
+    @pytest.mark.parametrize("scale", ["1", True, [1.0]])
+    def test_the_scale_is_a_tensor_or_a_number(self, scale: Any) -> None:
+        _assert_rejected(LOCATION_SCALE, "log_scale", log_scale=scale)
+
+    def test_a_negative_scale(self) -> None:
+        _assert_rejected(LOCATION_SCALE, "scale is -1.0", "0 or more", log_scale=MISSING, scale=-1.0)
+
+    @pytest.mark.parametrize("standard", ["gaussian", "", None, 3])
+    def test_standard(self, standard: Any) -> None:
+        _assert_rejected(LOCATION_SCALE, "standard", standard=standard)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

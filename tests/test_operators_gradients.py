@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import vae_ext
-from tests.cases import SAMPLERS, Case, as_tuple, cotangents, select, widen
+from tests.cases import LOCATION_SCALE, SAMPLERS, Case, as_tuple, cotangents, select, widen
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -30,6 +30,8 @@ WANTED_CASES = [
     ),
     Case("normal_rsample", {"mean": (5, 33), "scale": (5, 33)}),
     Case("normal_rsample", {"mean": (5, 33), "scale": (5, 33)}, num_samples=2),
+    Case(LOCATION_SCALE, {"mean": (5, 33), "scale": (5, 33)}),
+    Case(LOCATION_SCALE, {"mean": (5, 33), "scale": (33,)}, "std", num_samples=2),
 ]
 
 

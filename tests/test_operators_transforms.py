@@ -13,7 +13,7 @@ from torch.autograd import forward_ad, gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vae_ext
-from tests.cases import OPERATORS, SAMPLERS, Case, as_tuple, cotangents
+from tests.cases import LOCATION_SCALE, OPERATORS, SAMPLERS, Case, as_tuple, cotangents
 
 OPCHECK_CASES = [
     Case("bernoulli_log_prob", {"logits": (3, 4, 5), "x": (4, 5)}),
@@ -23,6 +23,8 @@ OPCHECK_CASES = [
     Case("normal_kl", {"mean": (4, 5), "scale": (4, 5), "prior_mean": (5,), "prior_scale": ()}, "var"),
     Case("normal_rsample", {"mean": (4, 5), "scale": (4, 5)}),
     Case("normal_rsample", {"mean": (4, 5), "scale": ()}, "log_std", num_samples=2),
+    Case(LOCATION_SCALE, {"mean": (4, 5), "scale": (4, 5)}),
+    Case(LOCATION_SCALE, {"mean": (4, 5), "scale": ()}, "std", "cauchy", num_samples=2),
     Case("normal_rsample_kl", {"mean": (4, 5), "scale": (4, 5)}),
     Case("normal_rsample_kl", {"mean": (4, 5), "scale": (4, 5), "prior_mean": (4, 5)}, num_samples=2),
     Case("normal_rsample_log_ratio", {"mean": (4, 5), "scale": (4, 5)}),
@@ -38,6 +40,7 @@ FUNC_CASES = [
     Case("normal_log_prob", {"mean": (4, 5), "scale": (4, 5), "x": (4, 5)}),
     Case("normal_kl", {"mean": (4, 5), "scale": (4, 5), "prior_mean": (4, 5), "prior_scale": (4, 5)}, "std"),
     Case("normal_rsample", {"mean": (4, 5), "scale": (4, 5)}, num_samples=2),
+    Case(LOCATION_SCALE, {"mean": (4, 5), "scale": (4, 5)}, "std", "logistic", num_samples=2),
     Case("normal_rsample_kl", {"mean": (4, 5), "scale": (4, 5)}, first_row=3),
     Case("normal_rsample_log_ratio", {"mean": (4, 5), "scale": (4, 5)}, num_samples=2, stream=1),
 ]

@@ -15,6 +15,7 @@ if TYPE_CHECKING or not _is_command_line:
     with contextlib.suppress(ImportError):
         from vae_ext.ops import (
             bernoulli_log_prob,
+            location_scale_rsample,
             make_rng_state,
             normal_kl,
             normal_log_prob,
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "bernoulli_log_prob",
+    "location_scale_rsample",
     "make_rng_state",
     "normal_kl",
     "normal_log_prob",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,11 @@ MAX_INT64 = 2**63 - 1
 PARAMETER_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 ScaleKind: TypeAlias = Literal["log_var", "log_std", "std", "var"]
+LocationScaleKind: TypeAlias = Literal["scale", "log_scale"]
+Standard: TypeAlias = Literal[
+    "normal", "laplace", "logistic", "uniform", "triangular", "gumbel", "cauchy", "exponential"
+]
+STANDARDS: tuple[Standard, ...] = get_args(Standard)
 
 
 def resolve_scale(
@@ -43,6 +48,29 @@ def resolve_scale(
             return _checked_scale("var", var), "var"
     given = _names_given(log_var=log_var, log_std=log_std, std=std, var=var)
     raise ValueError(f"the scale is given as {given}; expected exactly one of log_var, log_std, std, var")
+
+
+def resolve_location_scale(scale: Scale | None, log_scale: Scale | None) -> tuple[Scale, LocationScaleKind]:
+    """The one scale of a location-scale family that was given, and whether it is the logarithm.
+
+    Raises ValueError when none or both are given, TypeError when it is neither a tensor nor a number.
+    """
+    if scale is not None and log_scale is None:
+        return _checked_scale("scale", scale), "scale"
+    if log_scale is not None and scale is None:
+        return _checked_scale("log_scale", log_scale), "log_scale"
+    given = _names_given(scale=scale, log_scale=log_scale)
+    raise ValueError(f"the scale is given as {given}; expected exactly one of scale, log_scale")
+
+
+def resolve_standard(standard: object) -> Standard:
+    """The standard distribution, if it is one. Raises ValueError or TypeError."""
+    if not isinstance(standard, str):
+        raise TypeError(f"standard is of type {type(standard).__name__}; expected a string")
+    for known in STANDARDS:
+        if known == standard:
+            return known
+    raise ValueError(f"standard is {standard!r}; expected one of {', '.join(STANDARDS)}")
 
 
 def resolve_prior(
@@ -213,7 +241,7 @@ def as_parameter(name: str, value: Scale, mean: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return _checked_tensor(name, value)
     number = float(_checked_scale(name, value))
-    if number < 0 and name in ("std", "var", "prior_std", "prior_var"):
+    if number < 0 and name in ("std", "var", "scale", "prior_std", "prior_var"):
         raise ValueError(f"{name} is {number}; expected 0 or more")
     return mean.new_full((), number, dtype=wide_dtype(mean))
 

@@ -15,7 +15,15 @@ from typing import Annotated, Any
 from vae_ext import __version__, interrupts
 from vae_ext.doctor import INSTALL_TRAINING, examine
 from vae_ext.errors import UserError, is_out_of_memory
-from vae_ext.train_config import ESTIMATORS, INITIALISATIONS, OPTIMIZERS, PRECISIONS, ConfigError, TrainConfig
+from vae_ext.train_config import (
+    ESTIMATORS,
+    INITIALISATIONS,
+    OPTIMIZERS,
+    POSTERIORS,
+    PRECISIONS,
+    ConfigError,
+    TrainConfig,
+)
 
 try:
     import typer
@@ -24,7 +32,7 @@ except ModuleNotFoundError as error:
     raise SystemExit(f"vae-ext: {error}: the command line needs {INSTALL_TRAINING}") from None
 
 from vae_ext.full_vb_command import app as full_vb_command
-from vae_ext.marginal_command import marginal
+from vae_ext.marginal_command import app as marginal_command
 from vae_ext.model_commands import app as model_commands
 from vae_ext.observed_commands import app as observed_commands
 from vae_ext.options import (
@@ -78,7 +86,7 @@ app = typer.Typer(
 app.add_typer(model_commands)
 app.add_typer(observed_commands)
 app.add_typer(full_vb_command)
-app.command()(marginal)
+app.add_typer(marginal_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -146,6 +154,9 @@ def train(
         str,
         typer.Option(help=f"Initial parameters: {', '.join(INITIALISATIONS)}; the paper's N(0, 0.01) is one of two."),
     ] = TrainConfig.init,
+    posterior: Annotated[
+        str, typer.Option(help=f"q(z given x): {', '.join(POSTERIORS)}; all but the first take --estimator sgvb_a.")
+    ] = TrainConfig.posterior,
     estimator: Annotated[str, typer.Option(help=f"Of the bound: {', '.join(ESTIMATORS)}.")] = TrainConfig.estimator,
     precision: Annotated[
         str, typer.Option(help=f"Of matrix products: {', '.join(PRECISIONS)}.")
@@ -177,6 +188,7 @@ def train(
         decoder_mean=decoder_mean,
         decoder_log_var=parse_log_var(decoder_log_var),
         init=init,
+        posterior=posterior,
         estimator=estimator,
         precision=precision,
         binarise=binarise,

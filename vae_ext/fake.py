@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from vae_ext.arguments import (
+    LocationScaleKind,
     ScaleKind,
+    Standard,
     broadcast_batch,
     check_devices,
     check_gaussian,
@@ -113,6 +115,28 @@ def _(
 @torch.library.register_fake("vae_ext::normal_rsample_backward")
 def _(grad: Tensor, mean: Tensor, scale: Tensor, *rest: Any) -> list[Tensor]:
     return _gradients(rest[-1], mean, scale)
+
+
+@torch.library.register_fake("vae_ext::location_scale_rsample")
+def _(
+    loc: Tensor,
+    scale: Tensor,
+    rng_state: Tensor,
+    num_samples: int | None,
+    first_row: int,
+    stream: int,
+    standard: Standard,
+    kind: LocationScaleKind,
+    event_ndim: int,
+) -> Tensor:
+    check_devices(loc=loc, rng_state=rng_state)
+    check_together(event_ndim, loc=loc, **{kind: scale})
+    return loc.new_empty((*_samples(num_samples), *broadcast_batch(event_ndim, loc, scale), *_event(event_ndim, loc)))
+
+
+@torch.library.register_fake("vae_ext::location_scale_rsample_backward")
+def _(grad: Tensor, loc: Tensor, scale: Tensor, *rest: Any) -> list[Tensor]:
+    return _gradients(rest[-1], loc, scale)
 
 
 def _z_and_sums(

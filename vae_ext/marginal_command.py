@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from vae_ext.aevb.marginal import MarginalEstimate
 
+app = typer.Typer()
+
 Method = Literal["importance", "hmc"]
 DRAWS = {"importance": 5000, "hmc": 200}
 NAMES = {"importance": "importance sampling", "hmc": "appendix D's estimator on draws of HMC"}
@@ -27,6 +29,7 @@ BATCH = {"importance": 100, "hmc": 500}
 STEM = "marginal"
 
 
+@app.command()
 def marginal(
     run: RunArgument,
     out: OutOption = None,

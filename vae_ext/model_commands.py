@@ -329,6 +329,11 @@ def gradient_variance(
     model: AutoEncoder
     if run is not None:
         trained = TrainedModel(run, out, device)
+        if trained.config.posterior != "gaussian":
+            raise UserError(
+                f"{run} is a model of {trained.config.posterior} posterior, which only SGVB A can estimate: give one of"
+                " gaussian posterior, for which the three can be compared"
+            )
         data, model = trained.load_dataset(dataset, data_dir), trained.model
         folder = out or find_checkpoint(run).parent
     else:

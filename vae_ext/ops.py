@@ -39,6 +39,7 @@ from vae_ext.arguments import (
     PARAMETER_DTYPES,
     Scale,
     ScaleKind,
+    Standard,
     as_parameter,
     broadcast_batch,
     check_gaussian,
@@ -46,8 +47,10 @@ from vae_ext.arguments import (
     check_together,
     resolve_event_ndim,
     resolve_integer,
+    resolve_location_scale,
     resolve_prior,
     resolve_scale,
+    resolve_standard,
     wide_dtype,
 )
 
@@ -57,6 +60,7 @@ from vae_ext import fake as _fake  # noqa: E402, F401  (the shapes of what was j
 
 __all__ = [
     "bernoulli_log_prob",
+    "location_scale_rsample",
     "make_rng_state",
     "normal_kl",
     "normal_log_prob",
@@ -67,6 +71,7 @@ __all__ = [
 
 # The overloads themselves: looking one up, and having torch choose it, would cost as much as the checks do.
 _normal_rsample = torch.ops.vae_ext.normal_rsample.default
+_location_scale_rsample = torch.ops.vae_ext.location_scale_rsample.default
 _normal_kl = torch.ops.vae_ext.normal_kl.default
 _normal_rsample_kl = torch.ops.vae_ext.normal_rsample_kl.default
 _normal_rsample_log_ratio = torch.ops.vae_ext.normal_rsample_log_ratio.default
@@ -147,6 +152,71 @@ def normal_rsample(
         keywords["epsilon"] = _epsilon(mean, scale, state, num_samples, first_row, stream, ndim)
         return reference.normal_rsample(num_samples=num_samples, **keywords)
     return _normal_rsample(mean, scale, state, num_samples, first_row, stream, kind, ndim)
+
+
+def location_scale_rsample(
+    loc: Tensor,
+    standard: Standard,
+    num_samples: int | None = None,
+    *,
+    log_scale: Scale | None = None,
+    scale: Scale | None = None,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    first_row: int = 0,
+    stream: int = 0,
+    event_ndim: int | None = None,
+) -> Tensor:
+    r"""Reparameterised samples of a location-scale family (Kingma & Welling 2013, section 2.4).
+
+    .. math:: z = \mathrm{loc} + \mathrm{scale} \odot \epsilon
+
+    with independent :math:`\epsilon` of one of the standard distributions
+
+    ============= ========================================= ==================
+    `normal`      :math:`e^{-x^2/2} / \sqrt{2 \pi}`         as `normal_rsample`
+    `laplace`     :math:`e^{-|x|} / 2`
+    `logistic`    :math:`e^{-x} / (1 + e^{-x})^2`
+    `uniform`     1                                         on (0, 1)
+    `triangular`  :math:`1 - |x|`                           on [-1, 1]
+    `gumbel`      :math:`e^{-(x + e^{-x})}`
+    `cauchy`      :math:`1 / (\pi (1 + x^2))`
+    `exponential` :math:`e^{-x}`                            on (0, ∞)
+    ============= ========================================= ==================
+
+    Args:
+        loc: `[B, *E]`.
+        standard: the distribution of epsilon.
+        num_samples: `L`, samples of each datapoint. Sample l is the same whatever L is.
+        log_scale, scale: a tensor like `loc`, one of the event's shape, a 0-d tensor or a float; exactly one of them.
+        generator, rng_state, first_row, stream, event_ndim: as those of :func:`normal_rsample`.
+
+    Returns:
+        z, `[B, *E]`, or `[L, B, *E]` with `num_samples`, of the dtype of `loc`. epsilon is a float32 number for every
+        dtype, and but for the normal one the quantile of one 32-bit word: it rises with it and is never infinite.
+
+    Example::
+
+        z = location_scale_rsample(loc, "laplace", log_scale=log_scale)
+        u = location_scale_rsample(torch.zeros(8, 3), "uniform", scale=1.0)
+    """
+    given, kind = resolve_location_scale(scale, log_scale)
+    standard = resolve_standard(standard)
+    ndim = resolve_event_ndim(event_ndim, loc=loc)
+    num_samples, first_row, stream = _resolve_counts(num_samples, first_row, stream)
+    width = as_parameter(kind, given, loc)
+    if rng_state is None and not torch.compiler.is_compiling():
+        check_together(ndim, loc=loc, **{kind: width})
+    state = _given_or_drawn(generator, rng_state, loc)
+    if _transformed():
+        check_together(ndim, loc=loc, **{kind: width})
+        zeros = _zeros(loc, width, ndim)
+        epsilon = _location_scale_rsample(
+            zeros, zeros.new_ones(()), state, num_samples, first_row, stream, standard, "scale", ndim
+        )
+        keywords: dict[str, Any] = {kind: width, "event_ndim": ndim, "epsilon": epsilon}
+        return reference.location_scale_rsample(loc, standard, num_samples, **keywords)
+    return _location_scale_rsample(loc, width, state, num_samples, first_row, stream, standard, kind, ndim)
 
 
 def normal_kl(
@@ -463,7 +533,12 @@ def _rng_state(
         if not plain:
             check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
             check_prior_batch(event_ndim, mean, scale, prior_mean, prior_scale)
-        return make_rng_state(generator, mean.device)
+    return _given_or_drawn(generator, rng_state, mean)
+
+
+def _given_or_drawn(generator: Generator | None, rng_state: Tensor | None, like: Tensor) -> Tensor:
+    if rng_state is None:
+        return make_rng_state(generator, like.device)
     if generator is not None:
         raise ValueError("generator and rng_state were both given; expected at most one of them")
     if not isinstance(rng_state, Tensor):
@@ -494,19 +569,30 @@ def _epsilon(
     event_ndim: int,
 ) -> Tensor:
     """The noise itself, as a constant: what the sampler would draw for a standard normal of this shape."""
-    batch = broadcast_batch(event_ndim, mean, scale)
-    zeros = torch.zeros((*batch, *mean.shape[mean.dim() - event_ndim :]), dtype=torch.float32, device=mean.device)
+    zeros = _zeros(mean, scale, event_ndim)
     epsilon: Tensor = _normal_rsample(
         zeros, zeros.new_ones(()), state, num_samples, first_row, stream, "std", event_ndim
     )
     return epsilon
 
 
-@torch.library.register_vmap("vae_ext::normal_rsample")
-def _map_normal_rsample(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+def _zeros(mean: Tensor, scale: Tensor, event_ndim: int) -> Tensor:
+    """float32 zeros in the shape of one sample."""
+    batch = broadcast_batch(event_ndim, mean, scale)
+    return torch.zeros((*batch, *mean.shape[mean.dim() - event_ndim :]), dtype=torch.float32, device=mean.device)
+
+
+def _register_vmap(name: str, sampler: Callable[..., Tensor]) -> None:
     """One draw after the other; `vmap` comes here where it maps over states, or over arguments of this very op."""
-    draws = []
-    for index in range(info.batch_size):
-        own = [a if dim is None else a.select(dim, index) for a, dim in zip(arguments, in_dims, strict=True)]
-        draws.append(_normal_rsample(*own))
-    return torch.stack(draws), 0
+
+    @torch.library.register_vmap(name)
+    def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+        draws = []
+        for index in range(info.batch_size):
+            own = [a if dim is None else a.select(dim, index) for a, dim in zip(arguments, in_dims, strict=True)]
+            draws.append(sampler(*own))
+        return torch.stack(draws), 0
+
+
+_register_vmap("vae_ext::normal_rsample", _normal_rsample)
+_register_vmap("vae_ext::location_scale_rsample", _location_scale_rsample)

@@ -13,6 +13,7 @@ included: a shape that the fused operators reject is not rejected here.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -21,10 +22,13 @@ from torch.nn import functional as F
 from vae_ext.arguments import (
     Scale,
     ScaleKind,
+    Standard,
     as_parameter,
     resolve_event_ndim,
+    resolve_location_scale,
     resolve_prior,
     resolve_scale,
+    resolve_standard,
     wide_dtype,
 )
 
@@ -57,6 +61,49 @@ def normal_rsample(
     scale = as_parameter(kind, scale, mean)
     epsilon = _noise(mean, scale, num_samples, epsilon, generator, rng_state, first_row, stream)
     return _rsample(mean, scale, kind, epsilon)
+
+
+def location_scale_rsample(
+    loc: Tensor,
+    standard: Standard,
+    num_samples: int | None = None,
+    *,
+    log_scale: Scale | None = None,
+    scale: Scale | None = None,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    first_row: int = 0,
+    stream: int = 0,
+    event_ndim: int | None = None,
+    epsilon: Tensor | None = None,
+) -> Tensor:
+    """z = loc + scale * epsilon, rounded to the dtype of `loc`; epsilon, where it is left out, by `quantile`."""
+    given, kind = resolve_location_scale(scale, log_scale)
+    resolve_event_ndim(event_ndim, loc=loc)
+    width = as_parameter(kind, given, loc)
+    if epsilon is None:
+        normal = _noise(loc, width, num_samples, None, generator, rng_state, first_row, stream)
+        epsilon = quantile(standard, torch.special.ndtr(normal))
+    else:
+        epsilon = _noise(loc, width, num_samples, epsilon, generator, rng_state, first_row, stream)
+    return _rsample(loc, width, "log_std" if kind == "log_scale" else "std", epsilon)
+
+
+def quantile(standard: Standard, u: Tensor) -> Tensor:
+    """The quantile function of a standard distribution, at u in (0, 1)."""
+    return _QUANTILES[resolve_standard(standard)](u)
+
+
+_QUANTILES: dict[Standard, Callable[[Tensor], Tensor]] = {
+    "normal": torch.special.ndtri,
+    "laplace": lambda u: (u - 0.5).sign() * -torch.log(2 * torch.minimum(u, 1 - u)),
+    "logistic": torch.special.logit,
+    "uniform": lambda u: u,
+    "triangular": lambda u: (u - 0.5).sign() * (1 - (2 * torch.minimum(u, 1 - u)).sqrt()),
+    "gumbel": lambda u: -(-u.log()).log(),
+    "cauchy": lambda u: (math.pi * (u - 0.5)).tan(),
+    "exponential": lambda u: -torch.log1p(-u),
+}
 
 
 def normal_kl(

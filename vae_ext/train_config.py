@@ -15,6 +15,8 @@ DECODER_LOG_VARS = ("network", "elements", "shared")
 INITIALISATIONS = ("fan-in", "variance-0.01", "std-0.01")
 # Its exponential, and that of its negative, are still ordinary numbers in float32.
 LARGEST_LOG_VAR = 80.0
+# Of the whole line, as the prior N(0, I) is, and of finite variance, or the bound would not be.
+POSTERIORS = ("gaussian", "laplace", "logistic", "gumbel", "student-t")
 ESTIMATORS = ("sgvb_b", "sgvb_a", "score_function")
 PRECISIONS = ("float32", "medium", "bf16")
 
@@ -43,6 +45,7 @@ class ModelChoices:
         decoder_mean: of a Gaussian decoder: through a ``sigmoid``, or ``linear``.
         decoder_log_var: of a Gaussian decoder: from the ``network`` as in the paper, learned for each of the
             ``elements`` or as one ``shared`` number, or a number from -80 to 80 to fix it at.
+        posterior: q(z given x), one of `POSTERIORS`; any but ``gaussian`` takes estimator A.
         init: initial parameters from N(0, 0.01), which the paper does not say is ``variance-0.01`` or ``std-0.01``, or
             by ``fan-in`` as in the authors' own code.
     """
@@ -52,12 +55,14 @@ class ModelChoices:
     decoder_mean: str = "sigmoid"
     decoder_log_var: str | float = "network"
     init: str = "fan-in"
+    posterior: str = "gaussian"
 
     def __post_init__(self) -> None:
         _check_choice("network", self.network, NETWORKS)
         _check_choice("likelihood", self.likelihood, LIKELIHOODS)
         _check_choice("decoder_mean", self.decoder_mean, DECODER_MEANS)
         _check_choice("init", self.init, INITIALISATIONS)
+        _check_choice("posterior", self.posterior, POSTERIORS)
         log_var = self.decoder_log_var
         if log_var not in DECODER_LOG_VARS and (isinstance(log_var, str) or not abs(log_var) <= LARGEST_LOG_VAR):
             known = ", ".join(DECODER_LOG_VARS)
@@ -121,3 +126,7 @@ class TrainConfig(ModelChoices):
         _check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_choice("estimator", self.estimator, ESTIMATORS)
         _check_choice("precision", self.precision, PRECISIONS)
+        if self.posterior != "gaussian" and self.estimator != "sgvb_a":
+            raise ConfigError(
+                "estimator", f"is {self.estimator}: expected sgvb_a, as the posterior is {self.posterior}, not gaussian"
+            )

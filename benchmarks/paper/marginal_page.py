@@ -36,7 +36,7 @@ SAMPLES = (1e4, 1e8)
 # That of the figure in the paper, and room for shorter runs.
 LOG_MARGINALS = (-210, -100)
 # After how many training samples curves are compared.
-POINTS = (10**5, 10**6, 10**7, 6 * 10**7)
+POINTS = (10**5, 5 * 10**5, 10**6, 5 * 10**6, 10**7, 6 * 10**7)
 HEADINGS = ("curve", "samples", "train", "paper", "difference", "test", "paper", "difference")
 FINAL_HEADINGS = (
     *("curve", "samples", "train", "± s.e.", "test", "± s.e."),

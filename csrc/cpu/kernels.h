@@ -42,6 +42,7 @@ template <class Isa>
 void normal_log_prob_backward(const Problem&, int64_t begin, int64_t end);
 template <class Isa>
 void normal_kl_backward(const Problem&, int64_t begin, int64_t end);
+// normal_rsample and its backward: of whichever standard distribution the problem's noise is.
 template <class Isa>
 void normal_rsample(const Problem&, int64_t begin, int64_t end);
 template <class Isa>

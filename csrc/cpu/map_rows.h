@@ -66,6 +66,7 @@ template <class Formula, class Operands, bool kNoise>
 class RowMap {
  public:
   using C = typename Operands::Compute;
+  using NoiseBlock = cpu::NoiseBlock<kAnyStandard<Formula>>;
 
   explicit RowMap(const Problem& p)
       : p_(p), inputs_(p.in, p.rows), walker_(p.rows), noise_(p.noise, p.rows.event), replicas_(1) {

@@ -1,7 +1,7 @@
 // Epsilon for some rows or samples at a time: short events would leave most lanes of a vector of counters idle.
 #pragma once
 
-#include "../math/philox.h"
+#include "../math/standard.h"
 #include "segment.h"
 
 namespace vae_ext::cpu {
@@ -13,10 +13,15 @@ inline NoiseKey read_key(const Noise& noise) {
                    noise.stream);
 }
 
+// Of any standard distribution, or of the normal alone.
+template <bool kAnyStandard>
 class NoiseBlock {
  public:
   NoiseBlock(const Noise& noise, int64_t event)
-      : key_(read_key(noise)), first_row_(noise.first_row), groups_(static_cast<uint32_t>((event + 3) / 4)) {
+      : key_(read_key(noise)),
+        first_row_(noise.first_row),
+        groups_(static_cast<uint32_t>((event + 3) / 4)),
+        standard_(noise.standard) {
     uint32_t lanes[kLanes];
     store(lanes, group_order());
     for (int i = 0; i < kLanes && groups_ > 0; ++i) {
@@ -57,27 +62,34 @@ class NoiseBlock {
     stride_ = 4 * groups;
     const uint32_t first_group = sample * groups_ + static_cast<uint32_t>(j / 4);
     // Samples of a row follow each other in the group number; rows start it over.
-    if (axis == Axis::row && groups == groups_) {
-      draw_rows(first_row_ + row, first_group);
+    const bool by_rows = axis == Axis::row && groups == groups_;
+    const auto draw = [&](auto standard) {
+      by_rows ? draw_rows<standard.kValue>(first_row_ + row, first_group)
+              : draw_groups<standard.kValue>(first_row_ + row, first_group, items_ * groups);
+    };
+    if constexpr (kAnyStandard) {
+      with_standard(standard_, draw);
     } else {
-      draw_groups(first_row_ + row, first_group, items_ * groups);
+      draw(StandardConstant<StandardKind::normal>{});
     }
   }
 
+  template <StandardKind kStandard>
   void draw_groups(uint32_t row, uint32_t group, uint32_t count) {
     W lane_group = group_order() + W(group);
     for (uint32_t done = 0; done < count; done += kLanes) {
-      draw(lane_group, W(row), epsilon_ + 4 * done);
+      draw<kStandard>(lane_group, W(row), epsilon_ + 4 * done);
       lane_group = lane_group + W(kLanes);
     }
   }
 
   // All groups of items_ rows; a lane past the last group goes on in the next row.
+  template <StandardKind kStandard>
   void draw_rows(uint32_t row, uint32_t first_group) {
     W lane_group = load(lane_group_), lane_row = load(lane_row_) + W(row);
     const W last(groups_ - 1), wrap(groups_), rows_a_step(kLanes / groups_), groups_a_step(kLanes % groups_);
     for (uint32_t done = 0; done < items_ * groups_; done += kLanes) {
-      draw(lane_group + W(first_group), lane_row, epsilon_ + 4 * done);
+      draw<kStandard>(lane_group + W(first_group), lane_row, epsilon_ + 4 * done);
       lane_group = lane_group + groups_a_step;
       const auto over = as_int(lane_group) > as_int(last);
       lane_group = select(over, lane_group - wrap, lane_group);
@@ -85,14 +97,16 @@ class NoiseBlock {
     }
   }
 
+  template <StandardKind kStandard>
   VAE_EXT_INLINE void draw(const W& group, const W& row, float* out) const {
-    Vec<float> normals[4];
-    normals_of(key_, group, row, normals);
-    store_groups(out, normals[0], normals[1], normals[2], normals[3]);
+    Vec<float> variates[4];
+    variates_of<kStandard>(words_of(key_, group, row), variates);
+    store_groups(out, variates[0], variates[1], variates[2], variates[3]);
   }
 
   const NoiseKey key_;
   const uint32_t first_row_, groups_;
+  const StandardKind standard_;
   uint32_t row_ = 0, sample_ = 0, items_ = 0, stride_ = 0;
   int64_t j_ = -1;
   // Where the lanes of the first vector of a block of rows stand.

@@ -39,7 +39,8 @@ Kernel sum_spans;
 Kernel sum_event;
 
 // Elementwise. Where the last reduced_dims of the rows hold more than kReplicaChunk replicas, the outputs are
-// workspaces [chunks, rows, event].
+// workspaces [chunks, rows, event]. normal_rsample and its backward are of whichever standard distribution the
+// problem's noise is; any but the normal with a std or log_std.
 Kernel bernoulli_log_prob_backward, normal_log_prob_backward, normal_kl_backward;
 Kernel normal_rsample, normal_rsample_backward, normal_rsample_kl_backward, normal_log_ratio_backward;
 Kernel sum_replicas;

@@ -41,7 +41,11 @@ class MappedRow {
     inputs_.template for_each_group<Formula::kInputs>(j, event_, one, [&](int g, auto& v) {
       if constexpr (kNoise) {
         float epsilon[kGroup];
-        noise_.draw(row_, sample_, j + g * kGroup, epsilon);
+        if constexpr (kAnyStandard<Formula>) {
+          noise_.draw_standard(row_, sample_, j + g * kGroup, epsilon);
+        } else {
+          noise_.draw(row_, sample_, j + g * kGroup, epsilon);
+        }
         for (int k = 0; k < kGroup; ++k) v[k][kOperands] = epsilon[k];
       }
       for (int k = 0; k < kGroup; ++k) {

@@ -1,7 +1,7 @@
 // Epsilon, four elements at a time: one counter of the generator.
 #pragma once
 
-#include "../math/philox.h"
+#include "../math/standard.h"
 #include "group.cuh"
 
 namespace vae_ext::cuda {
@@ -17,16 +17,28 @@ class NoiseGroups {
   __device__ __forceinline__ NoiseGroups(const Noise& noise, int64_t event)
       : key_(read_key(noise)),
         first_row_(noise.first_row),
-        groups_(static_cast<uint32_t>((event + kGroup - 1) / kGroup)) {}
+        groups_(static_cast<uint32_t>((event + kGroup - 1) / kGroup)),
+        standard_(noise.standard) {}
 
-  // Of elements [j, j + kGroup) of a row and sample.
+  // Normals for elements [j, j + kGroup) of a row and sample.
   __device__ __forceinline__ void draw(uint32_t row, uint32_t sample, int64_t j, float* epsilon) const {
-    normals_of(key_, sample * groups_ + static_cast<uint32_t>(j / kGroup), first_row_ + row, epsilon);
+    normals_of(words(row, sample, j), epsilon);
+  }
+
+  // The same of the standard distribution that the problem says.
+  __device__ __forceinline__ void draw_standard(uint32_t row, uint32_t sample, int64_t j, float* epsilon) const {
+    const PhiloxWords<uint32_t> w = words(row, sample, j);
+    with_standard(standard_, [&](auto standard) { variates_of<standard.kValue>(w, epsilon); });
   }
 
  private:
+  __device__ __forceinline__ PhiloxWords<uint32_t> words(uint32_t row, uint32_t sample, int64_t j) const {
+    return words_of(key_, sample * groups_ + static_cast<uint32_t>(j / kGroup), first_row_ + row);
+  }
+
   const NoiseKey key_;
   const uint32_t first_row_, groups_;
+  const StandardKind standard_;
 };
 
 }  // namespace vae_ext::cuda

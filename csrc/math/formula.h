@@ -58,4 +58,15 @@ struct LaterOf<Formula, decltype(void(sizeof(typename Formula::Later)))> {
   static constexpr bool kDiffers = true;
 };
 
+// A formula whose epsilon, its last input, is of the standard distribution that the problem says. That of all others is
+// normal, and they are spared the code and the registers.
+template <class Formula>
+struct OfAnyStandard : Formula {
+  static constexpr bool kAnyStandard = true;
+};
+template <class Formula, class = void>
+constexpr bool kAnyStandard = false;
+template <class Formula>
+constexpr bool kAnyStandard<Formula, decltype(void(Formula::kAnyStandard))> = true;
+
 }  // namespace vae_ext

@@ -59,15 +59,20 @@ VAE_EXT_INLINE NoiseKey noise_key(uint64_t seed, uint64_t offset, uint64_t strea
           static_cast<uint32_t>(offset >> 32)};
 }
 
-// The four normals of one counter (docs/design.md, Noise): `group` is sample * ceil(J / 4) + j / 4, `row` the global
-// row.
-template <class V, class W>
-VAE_EXT_INLINE void normals_of(const NoiseKey& key, W group, W row, V* out) {
+// The four words of one counter (docs/design.md, Noise): `group` is sample * ceil(J / 4) + j / 4, `row` the global row.
+template <class W>
+VAE_EXT_INLINE PhiloxWords<W> words_of(const NoiseKey& key, W group, W row) {
   using Pairs = decltype(pair_words(group));
   const PhiloxWords<Pairs> counter{{pair_words(group), pair_words(row), Pairs(key.offset_low), Pairs(key.offset_high)}};
   const PhiloxWords<Pairs> w = philox(counter, key.key0, key.key1);
-  box_muller(unpair_words(w.word[0]), unpair_words(w.word[1]), &out[0], &out[1]);
-  box_muller(unpair_words(w.word[2]), unpair_words(w.word[3]), &out[2], &out[3]);
+  return {{unpair_words(w.word[0]), unpair_words(w.word[1]), unpair_words(w.word[2]), unpair_words(w.word[3])}};
+}
+
+// The four normals made of them.
+template <class V, class W>
+VAE_EXT_INLINE void normals_of(const PhiloxWords<W>& w, V* out) {
+  box_muller(w.word[0], w.word[1], &out[0], &out[1]);
+  box_muller(w.word[2], w.word[3], &out[2], &out[3]);
 }
 
 }  // namespace vae_ext

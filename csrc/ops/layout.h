@@ -15,6 +15,8 @@ namespace vae_ext {
 
 using at::Tensor;
 
+// A Gaussian's scale is its standard deviation or its variance, or the logarithm of one; that of another location-scale
+// family, "scale" or "log_scale", is to its epsilon what the standard deviation is to the Gaussian's.
 ScaleKind parse_kind(std::string_view kind);
 
 // What a tensor may look like beside the first argument of an operator, which gives the event and the dtype.
@@ -44,8 +46,11 @@ class Layout {
   // What the kernels compute in and sums come out in.
   at::ScalarType compute_type() const { return compute_type_; }
   const at::TensorOptions& options() const { return options_; }
+  // The argument that gave the event and the dtype.
+  const std::string& first() const { return first_; }
 
  private:
+  std::string first_;
   at::DimVector batch_, event_;
   at::ScalarType compute_type_;
   at::TensorOptions options_;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "huge_pages.h"
+#include "location_scale_rsample.h"
 #include "value.h"
 
 namespace vae_ext {
@@ -21,35 +22,38 @@ Layout layout_of(const Tensor& mean, const Tensor& scale, Kind kind, int64_t eve
 
 Tensor forward(const Tensor& mean, const Tensor& scale, const Tensor& rng_state, Samples num_samples, int64_t first_row,
                int64_t stream, Kind kind, int64_t event_ndim) {
-  const Layout layout = layout_of(mean, scale, kind, event_ndim);
-  const NoiseDraw draw{rng_state, first_row, stream};
-  const Spec spec = with_noise(Spec{parse_kind(kind)}, layout, draw, num_samples);
-  const Tensor z = empty_samples(layout, num_samples);
-  sample_rows(layout, spec, with_dense_events({mean, scale}, event_ndim), z);
-  return z;
+  return rsample(layout_of(mean, scale, kind, event_ndim), mean, scale, {rng_state, first_row, stream}, num_samples,
+                 kind);
 }
 
 std::vector<Tensor> backward(const Tensor& grad, const Tensor& mean, const Tensor& scale, const Tensor& rng_state,
                              Samples num_samples, int64_t first_row, int64_t stream, Kind kind, int64_t event_ndim,
                              Wanted wanted) {
-  const Layout layout = layout_of(mean, scale, kind, event_ndim);
-  const NoiseDraw draw{rng_state, first_row, stream};
-  const Spec spec = with_noise(Spec{parse_kind(kind)}, layout, draw, num_samples);
-  return only_wanted(gradients(kBackward, layout, spec,
-                               with_dense_events({scale, sample_gradient(layout, grad, num_samples)}, event_ndim),
-                               Tensor(), {mean, scale}, wanted),
-                     wanted);
+  return rsample_gradients(layout_of(mean, scale, kind, event_ndim), grad, mean, scale, {rng_state, first_row, stream},
+                           num_samples, kind, wanted);
 }
 
 Tensor call_forward(const Tensor& mean, const Tensor& scale, const NoiseArguments& noise, Kind kind,
                     int64_t event_ndim) {
+  if (noise.standard) return call_location_scale(mean, scale, noise, kind, event_ndim);
   static const auto op =
       find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, SymSamples, c10::SymInt, int64_t, Kind, int64_t)>(
           "vae_ext::normal_rsample");
   return op.call(mean, scale, noise.rng_state, noise.num_samples, noise.first_row, noise.stream, kind, event_ndim);
 }
 
-class NormalRsampleBackward : public torch::autograd::Function<NormalRsampleBackward> {
+std::vector<Tensor> call_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
+                                  const NoiseArguments& noise, Kind kind, int64_t event_ndim, Wanted wanted) {
+  if (noise.standard) return call_location_scale_backward(grad, mean, scale, noise, kind, event_ndim, wanted);
+  static const auto op =
+      find_op<std::vector<Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, SymSamples, c10::SymInt,
+                                  int64_t, Kind, int64_t, Wanted)>("vae_ext::normal_rsample_backward");
+  return op.call(grad, mean, scale, noise.rng_state, noise.num_samples, noise.first_row, noise.stream, kind, event_ndim,
+                 wanted);
+}
+
+// Of either operator: the noise says which.
+class RsampleBackward : public torch::autograd::Function<RsampleBackward> {
  public:
   static constexpr size_t kInputs = 5;
 
@@ -81,10 +85,8 @@ class NormalRsampleBackward : public torch::autograd::Function<NormalRsampleBack
 
 Tensor autograd(const Tensor& mean, const Tensor& scale, const Tensor& rng_state, SymSamples num_samples,
                 c10::SymInt first_row, int64_t stream, Kind kind, int64_t event_ndim) {
-  const NoiseArguments noise{rng_state, std::move(num_samples), std::move(first_row), stream};
-  return any_requires_grad({mean, scale})
-             ? NormalRsampleBackward::apply(mean, scale, noise, kind, event_ndim)
-             : NormalRsampleBackward::forward(nullptr, mean, scale, noise, kind, event_ndim);
+  return recorded_rsample(mean, scale, {rng_state, std::move(num_samples), std::move(first_row), stream}, kind,
+                          event_ndim);
 }
 
 TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
@@ -109,21 +111,47 @@ void save_noise(AutogradContext* ctx, const NoiseArguments& noise) {
   if (noise.num_samples) ctx->saved_data["num_samples"] = *noise.num_samples;
   ctx->saved_data["first_row"] = noise.first_row;
   ctx->saved_data["stream"] = noise.stream;
+  if (noise.standard) ctx->saved_data["standard"] = static_cast<int64_t>(*noise.standard);
 }
 
 NoiseArguments saved_noise(AutogradContext* ctx, const Tensor& rng_state) {
   const auto samples = ctx->saved_data.find("num_samples");
   SymSamples num_samples;
   if (samples != ctx->saved_data.end()) num_samples = samples->second.toSymInt();
-  return {rng_state, num_samples, ctx->saved_data["first_row"].toSymInt(), ctx->saved_data["stream"].toInt()};
+  const auto standard = ctx->saved_data.find("standard");
+  std::optional<StandardKind> kind;
+  if (standard != ctx->saved_data.end()) kind = static_cast<StandardKind>(standard->second.toInt());
+  return {rng_state, num_samples, ctx->saved_data["first_row"].toSymInt(), ctx->saved_data["stream"].toInt(), kind};
 }
 
 Spec with_noise(Spec spec, const Layout& layout, const NoiseDraw& draw, Samples num_samples) {
-  check_noise(draw, layout.options().device(), c10::multiply_integers(layout.batch()), num_samples.value_or(1),
-              layout.event_size());
+  check_noise(draw, layout.first(), layout.options().device(), c10::multiply_integers(layout.batch()),
+              num_samples.value_or(1), layout.event_size());
   spec.noise = &draw;
   spec.samples = num_samples;
   return spec;
+}
+
+Tensor rsample(const Layout& layout, const Tensor& mean, const Tensor& scale, const NoiseDraw& draw,
+               Samples num_samples, Kind kind) {
+  const Spec spec = with_noise(Spec{parse_kind(kind)}, layout, draw, num_samples);
+  const Tensor z = empty_samples(layout, num_samples);
+  sample_rows(layout, spec, with_dense_events({mean, scale}, layout.event_ndim()), z);
+  return z;
+}
+
+std::vector<Tensor> rsample_gradients(const Layout& layout, const Tensor& grad, const Tensor& mean, const Tensor& scale,
+                                      const NoiseDraw& draw, Samples num_samples, Kind kind, Wanted wanted) {
+  const Spec spec = with_noise(Spec{parse_kind(kind)}, layout, draw, num_samples);
+  const std::vector<Tensor> inputs =
+      with_dense_events({scale, sample_gradient(layout, grad, num_samples)}, layout.event_ndim());
+  return only_wanted(gradients(kBackward, layout, spec, inputs, Tensor(), {mean, scale}, wanted), wanted);
+}
+
+Tensor recorded_rsample(const Tensor& mean, const Tensor& scale, const NoiseArguments& noise, Kind kind,
+                        int64_t event_ndim) {
+  return any_requires_grad({mean, scale}) ? RsampleBackward::apply(mean, scale, noise, kind, event_ndim)
+                                          : RsampleBackward::forward(nullptr, mean, scale, noise, kind, event_ndim);
 }
 
 Tensor empty_samples(const Layout& layout, Samples num_samples) {
@@ -137,24 +165,20 @@ Tensor sample_gradient(const Layout& layout, const Tensor& grad, Samples num_sam
   const at::ScalarType type = at::typeMetaToScalarType(layout.options().dtype());
   TORCH_CHECK_TYPE(grad.scalar_type() == type, "the gradient of z is ", name_of(grad.scalar_type()), "; expected ",
                    name_of(type));
-  check_device("the gradient of z", grad, "mean", layout.options().device());
+  check_device("the gradient of z", grad, layout.first(), layout.options().device());
   return grad;
 }
 
 std::vector<Tensor> rsample_backward(const Tensor& grad, const Tensor& mean, const Tensor& scale,
                                      const NoiseArguments& noise, std::string_view kind, int64_t event_ndim,
                                      Wanted wanted) {
-  static const auto op =
-      find_op<std::vector<Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&, SymSamples, c10::SymInt,
-                                  int64_t, Kind, int64_t, Wanted)>("vae_ext::normal_rsample_backward");
   // Where z has the shape of mean, its gradient is the mean's, as it stands.
   const bool as_it_stands = wanted[0] && mean.sym_sizes() == grad.sym_sizes();
   std::vector<Tensor> result;
   if (as_it_stands) result.push_back(grad);
   const Wanted rest{wanted[0] && !as_it_stands, wanted[1]};
   if (!rest[0] && !rest[1]) return result;
-  for (const Tensor& gradient : op.call(grad, mean, scale, noise.rng_state, noise.num_samples, noise.first_row,
-                                        noise.stream, kind, event_ndim, rest))
+  for (const Tensor& gradient : call_backward(grad, mean, scale, noise, kind, event_ndim, rest))
     result.push_back(gradient);
   return result;
 }
@@ -174,7 +198,7 @@ Tensor epsilon_like(const Tensor& z, const NoiseArguments& noise, int64_t event_
   const c10::SymIntArrayRef shape = z.sym_sizes();
   const Tensor mean = at::zeros_symint(noise.num_samples ? shape.slice(1) : shape, z.options().dtype(at::kFloat));
   const Tensor scale = at::ones({}, mean.options());
-  return call_forward(mean, scale, noise, "std", event_ndim);
+  return call_forward(mean, scale, noise, noise.standard ? "scale" : "std", event_ndim);
 }
 
 }  // namespace vae_ext

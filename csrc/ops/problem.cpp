@@ -122,6 +122,7 @@ void ProblemBuilder::set_noise(const NoiseDraw& draw) {
   noise.state_stride = draw.rng_state.stride(0);
   noise.stream = static_cast<uint64_t>(draw.stream);
   noise.first_row = static_cast<uint32_t>(draw.first_row);
+  noise.standard = draw.standard;
   at::DimVector row(layout_.batch().size(), 0), sample(layout_.batch().size(), 0);
   int64_t step = 1;
   for (size_t d = row.size(); d-- > 0; step *= layout_.batch()[d]) row[d] = step;

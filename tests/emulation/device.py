@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.emulation.build import build
-from vae_ext.arguments import ScaleKind
+from vae_ext.arguments import STANDARDS, ScaleKind, Standard
 
 _MAX_DIMS, _MAX_INPUTS, _MAX_OUTPUTS = 8, 5, 4
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.uint8)
@@ -57,6 +57,7 @@ class NoiseOperand(ctypes.Structure):
         ("state_stride", ctypes.c_int64),
         ("stream", ctypes.c_uint64),
         ("first_row", ctypes.c_uint32),
+        ("standard", ctypes.c_int),
         ("row_stride", _Strides),
         ("sample_stride", _Strides),
     ]
@@ -99,6 +100,7 @@ class Noise:
     state: Tensor
     first_row: int
     stream: int
+    standard: Standard
     row_stride: Sequence[int]
     sample_stride: Sequence[int]
 
@@ -150,6 +152,7 @@ class Launch:
                 self.noise.state.stride(0),
                 self.noise.stream,
                 self.noise.first_row,
+                STANDARDS.index(self.noise.standard),
                 _Strides(*self.noise.row_stride),
                 _Strides(*self.noise.sample_stride),
             )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.emulation.device import Noise
-from vae_ext.arguments import wide_dtype
+from vae_ext.arguments import Standard, wide_dtype
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Draw:
     rng_state: Tensor
     first_row: int
     stream: int
+    standard: Standard = "normal"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Layout:
             draw.rng_state,
             draw.first_row,
             draw.stream,
+            draw.standard,
             [row_stride[d] for d in order],
             [sample_stride[d] for d in order],
         )

@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from tests.cases import Case, Result
+from tests.cases import LOCATION_SCALE, Z_ALONE, Case, Result
 from tests.emulation.kernels import Formula, gradients, sample_and_sum_rows, sample_rows, sum_rows
 from tests.emulation.layout import Draw, Layout
-from vae_ext.arguments import as_parameter
+from vae_ext.arguments import ScaleKind, as_parameter
 
 Arguments: TypeAlias = tuple[Tensor | None, ...]
 Outputs: TypeAlias = tuple[Tensor, ...]
@@ -77,11 +77,11 @@ def _arguments(case: Case, kwargs: dict[str, Any]) -> Arguments:
     """The operator's tensors in the order of its formulas; numbers as 0-d ones."""
     if case.operator == "bernoulli_log_prob":
         return kwargs["logits"], kwargs["x"]
-    mean = kwargs["mean"]
-    scale = as_parameter(case.scale_kind, kwargs[case.scale_kind], mean)
+    mean, scale_name = kwargs[case.argument("mean")], case.argument("scale")
+    scale = as_parameter(scale_name, kwargs[scale_name], mean)
     if case.operator == "normal_log_prob":
         return mean, scale, kwargs["x"]
-    if case.operator == "normal_rsample":
+    if case.operator in Z_ALONE:
         return mean, scale
     priors = (kwargs.get(name) for name in ("prior_mean", case.argument("prior_scale")))
     return mean, scale, *(None if prior is None else as_parameter("prior", prior, mean) for prior in priors)
@@ -96,8 +96,12 @@ def _call(case: Case, kwargs: dict[str, Any], arguments: Arguments) -> Call:
         "normal_log_prob": (-0.5, -0.5 * layout.event * math.log(2 * math.pi)),
         "bernoulli_log_prob": (1.0, 0.0),
     }.get(case.operator, (0.5, 0.0))
-    formula = Formula(case.scale_kind, prior_scale, factor, constant)
-    draw = Draw(kwargs["rng_state"], case.first_row, case.stream) if case.is_sampler else None
+    kind: ScaleKind = case.scale_kind
+    if case.operator == LOCATION_SCALE:
+        kind = "log_std" if case.argument("scale") == "log_scale" else "std"
+    formula = Formula(kind, prior_scale, factor, constant)
+    standard = case.standard if case.operator == LOCATION_SCALE else "normal"
+    draw = Draw(kwargs["rng_state"], case.first_row, case.stream, standard) if case.is_sampler else None
     return Call(case.operator, (first, *others), layout, formula, draw)
 
 
@@ -155,6 +159,7 @@ _FORWARD: dict[str, Callable[[Call], Outputs]] = {
     "normal_log_prob": _sum_forward,
     "normal_kl": _sum_forward,
     "normal_rsample": _rsample_forward,
+    LOCATION_SCALE: _rsample_forward,
     "normal_rsample_kl": _rsample_kl_forward,
     "normal_rsample_log_ratio": _log_ratio_forward,
 }
@@ -163,6 +168,7 @@ _BACKWARD: dict[str, Callable[[Call, Outputs, Outputs, Slots], Slots]] = {
     "normal_log_prob": _sum_backward,
     "normal_kl": _sum_backward,
     "normal_rsample": _rsample_backward,
+    LOCATION_SCALE: _rsample_backward,
     "normal_rsample_kl": _rsample_kl_backward,
     "normal_rsample_log_ratio": _log_ratio_backward,
 }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vae_ext import ops
+from vae_ext.aevb.families import Family
 from vae_ext.aevb.trainer import Trainer, datapoint_bounds
 
 NAMED_ROWS = 8
@@ -71,7 +72,10 @@ def _fault_of_held_out_rows(trainer: Trainer) -> str | None:
 def _faults(trainer: Trainer, x: Tensor, rows: Tensor) -> dict[str, list[int]]:
     """The rows of each term, of datapoints whose bound is not finite: where the KL is, it must be the likelihood."""
     posterior = trainer.model.encode(x)
-    bad_kl = ~ops.normal_kl(posterior.mean, **posterior.scale_keyword).isfinite()
+    if isinstance(posterior, Family):
+        bad_kl = ~(posterior.mean + posterior.variance).isfinite().flatten(1).all(1)
+    else:
+        bad_kl = ~ops.normal_kl(posterior.mean, **posterior.scale_keyword).isfinite()
     shares = trainer.team.gather((rows[bad_kl].tolist(), rows[~bad_kl].tolist()))
     return {
         "the KL divergence": sorted({row for kl, _ in shares for row in kl}),

@@ -10,17 +10,20 @@ so do their gradients; they differ in variance. What they have in common:
 * `generator`, `rng_state` and `first_row` say where the noise comes from, as for `vae_ext.normal_rsample`. Under one
   state the three draw the same z.
 * They return `[B]` in nats, whose gradient is the estimate of the bound's gradient in all parameters of the model.
+* The posterior is Gaussian, or with `sgvb_a` of any family of `vae_ext.aevb.families`.
 * Errors are the operators': ValueError for shapes, TypeError for dtypes and for what an encoder returns.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
 
 from vae_ext import ops
+from vae_ext.aevb.families import Family, Normal
+from vae_ext.aevb.families.family import WHOLE_LINE
 from vae_ext.aevb.interface import Model, as_gaussian
 
 
@@ -52,9 +55,18 @@ def sgvb_a(
 
         L_A(x_i) = 1/L sum_l [log p(x_i, z_il) - log q(z_il given x_i)],   z_il = mean_i + std_i * epsilon_il
 
-    Gradients go through z, epsilon held fixed.
+    Gradients go through z, epsilon held fixed. A posterior of another family than the Gaussian takes its own log q, and
+    the model's `prior`, a `Family` as well, in the place of N(0, I) where the model has one.
+
+    Raises:
+        ValueError: the posterior is not of the support of the prior.
     """
-    posterior = as_gaussian(model.encode(x), "encoder")
+    posterior = model.encode(x)
+    if isinstance(posterior, Family):
+        z = posterior.rsample(num_samples, generator=generator, rng_state=rng_state, first_row=first_row)
+        log_ratio = _log_prior(model, posterior, z) - posterior.log_prob(z)
+        return (model.log_likelihood(z, x) + log_ratio).mean(0)
+    posterior = as_gaussian(posterior, "encoder")
     z, log_ratio = ops.normal_rsample_log_ratio(
         posterior.mean,
         num_samples=num_samples,
@@ -125,6 +137,26 @@ def score_function(
     # Zero in value, f grad log q in gradient.
     score = f.detach() * (log_q - log_q.detach())
     return (f + score).mean(0)
+
+
+def _log_prior(model: Any, posterior: Family, z: Tensor) -> Tensor:
+    """log p(z), of the model's own prior or N(0, I)."""
+    prior: Family | None = getattr(model, "prior", None)
+    support = WHOLE_LINE if prior is None else prior.support
+    if support != posterior.support:
+        name = "N(0, I), as the model has none of its own," if prior is None else type(prior).__name__
+        raise ValueError(
+            f"the posterior {type(posterior).__name__} is on {posterior.support} and the prior {name} on {support}:"
+            " give the model an attribute prior, a family on what the posterior is on"
+        )
+    if prior is None:
+        prior = Normal(z.new_zeros(()), 1.0, validate=False)
+    return prior.log_prob(z, posterior.event_ndim)
+
+
+def estimator_for(model: Model, x: Tensor) -> Estimator:
+    """The estimator of least variance that the model's posterior has: B for a Gaussian, A for other families."""
+    return sgvb_a if isinstance(model.encode(x), Family) else sgvb_b
 
 
 ESTIMATORS: dict[str, Estimator] = {"sgvb_a": sgvb_a, "sgvb_b": sgvb_b, "score_function": score_function}

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from vae_ext import ops, reference
+from vae_ext.aevb.families import Family
 from vae_ext.aevb.models import AutoEncoder, evaluating
 from vae_ext.arguments import as_parameter
 from vae_ext.datasets import Dataset
@@ -159,6 +160,8 @@ def most_informative(codes: Codes, count: int) -> list[int]:
 
 def _codes(model: AutoEncoder, x: Tensor) -> Codes:
     posterior = model.encode(x)
+    if isinstance(posterior, Family):
+        return Codes(posterior.mean, posterior.variance.sqrt(), posterior.kl_from_standard_normal())
     kl = ops.normal_kl(posterior.mean, **posterior.scale_keyword, event_ndim=0)
     scale = as_parameter(posterior.kind, posterior.scale, posterior.mean)
     std = reference.standard_deviation(scale, posterior.kind)

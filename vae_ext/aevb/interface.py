@@ -1,4 +1,4 @@
-"""What the estimators ask of a model: q(z given x) as a Gaussian, and log p(x given z)."""
+"""What the estimators ask of a model: q(z given x), a Gaussian or of another family, and log p(x given z)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
+from vae_ext.aevb.families.family import Family
 from vae_ext.arguments import Scale, ScaleKind
 
 
@@ -33,17 +34,26 @@ GaussianLike: TypeAlias = Gaussian | tuple[Tensor, Scale] | tuple[Tensor, Scale,
 
 
 class Model(Protocol):
-    """Any object with these two methods; the prior p(z) is N(0, I)."""
+    """Any object with these two methods; the prior p(z) is N(0, I).
 
-    def encode(self, x: Tensor) -> GaussianLike:
-        """q(z given x), the recognition model: `[B, *D]` to a Gaussian over z, `[B, *J]`."""
+    A posterior of another family may have another prior: the model's `prior`, a `Family` too, where it has one. It must
+    where the posterior is not of the whole line.
+    """
+
+    def encode(self, x: Tensor) -> GaussianLike | Family:
+        """q(z given x), the recognition model: `[B, *D]` to a Gaussian, or a `Family`, over z, `[B, *J]`."""
 
     def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
         """log p(x given z) of the generative model in nats: z `[L, B, *J]` and x `[B, *D]` to `[L, B]`."""
 
 
-def as_gaussian(output: GaussianLike, source: str) -> Gaussian:
+def as_gaussian(output: GaussianLike | Family, source: str) -> Gaussian:
     """What the network called `source` returned. Raises TypeError when it is no tuple of two or three."""
+    if isinstance(output, Family):
+        raise TypeError(
+            f"the {source} returned {type(output).__name__}; expected a Gaussian, as a tuple (mean, log_var): other"
+            " families are for posteriors alone, through estimator sgvb_a"
+        )
     if isinstance(output, tuple) and len(output) in (2, 3):
         return Gaussian(*output)
     # A tensor could be unpacked too, into its rows.

@@ -166,7 +166,9 @@ def posterior_chains(
         state = ops.make_rng_state(generator, posterior.mean.device)
         group = max(1, MOST_CANDIDATES // candidates)
         parts = range(0, len(x), group)
-        initial = torch.cat([_resampled(model, x[first : first + group], candidates, state, first) for first in parts])
+        initial = torch.cat(
+            [importance_resample(model, x[first : first + group], candidates, state, first) for first in parts]
+        )
         return hmc(
             log_joint(model, x),
             initial,
@@ -179,8 +181,11 @@ def posterior_chains(
 
 
 @torch.no_grad()
-def _resampled(model: Model, x: Tensor, candidates: int, rng_state: Tensor, first_row: int) -> Tensor:
-    """One of the candidates for each datapoint, `[B, J]`; `first_row` is the number of the first."""
+def importance_resample(model: Model, x: Tensor, candidates: int, rng_state: Tensor, first_row: int = 0) -> Tensor:
+    """One of so many draws of q(z given x) for each datapoint, `[B, J]`, by its weight p(x, z) / q(z given x).
+
+    `rng_state` and `first_row` are as for `vae_ext.normal_rsample`.
+    """
     posterior = as_gaussian(model.encode(x), "encoder")
     z, log_ratio = ops.normal_rsample_log_ratio(
         posterior.mean, num_samples=candidates, **posterior.scale_keyword, rng_state=rng_state, first_row=first_row

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from vae_ext.aevb.interface import Gaussian, as_gaussian
+from vae_ext.aevb.families import Family, Gumbel, Laplace, Logistic, StudentT
+from vae_ext.aevb.interface import as_gaussian
 from vae_ext.aevb.likelihoods import LIKELIHOODS, Likelihood
 from vae_ext.aevb.networks import BernoulliMLP, ConvDecoder, ConvEncoder, GaussianHead, GaussianMLP, picture_shape
 from vae_ext.train_config import ConfigError, ModelChoices
+
+# Of Student's t as a posterior: of heavier tails than the Gaussian, and finite variance.
+DEGREES_OF_FREEDOM = 5.0
+# Those that are not Gaussian, by location and log_scale. Nothing is to be validated: any number is one.
+POSTERIORS: dict[str, Callable[[Tensor, Tensor], Family]] = {
+    "laplace": lambda loc, log_scale: Laplace(loc, log_scale=log_scale),
+    "logistic": lambda loc, log_scale: Logistic(loc, log_scale=log_scale),
+    "gumbel": lambda loc, log_scale: Gumbel(loc, log_scale=log_scale),
+    "student-t": lambda loc, log_scale: StudentT(DEGREES_OF_FREEDOM, loc, log_scale=log_scale, validate=False),
+}
 
 
 class AutoEncoder(nn.Module):
     """A recognition model q(z given x) and a generative model p(z) p(x given z), of any two modules; p(z) is N(0, I).
 
     Args:
-        encoder: x, `[B, D]`, to a `Gaussian` over z, `[B, J]`, or the tuple (mean, log_var).
+        encoder: x, `[B, D]`, to a `Gaussian` over z, `[B, J]`, or the tuple (mean, log_var), or a `Family`.
         decoder: z, `[*S, B, J]`, to what `likelihood` reads: logits, or a Gaussian over x, `[*S, B, D]`.
         likelihood: of x given the decoder's output; Bernoulli when left out.
         latent_dim: J, to draw z from the prior.
@@ -46,9 +58,11 @@ class AutoEncoder(nn.Module):
         self.likelihood = likelihood or LIKELIHOODS["bernoulli"]
         self.latent_dim = latent_dim
 
-    def encode(self, x: Tensor) -> Gaussian:
-        """q(z given x): `[B, D]` to a Gaussian over `[B, J]`."""
-        return as_gaussian(self.encoder(x), "encoder")
+    # Any: whoever asks knows which, as a rule, and what is only a Gaussian's is then at hand.
+    def encode(self, x: Tensor) -> Any:
+        """q(z given x): `[B, D]` to a `Gaussian`, or to the `Family` that the encoder gives, over `[B, J]`."""
+        output = self.encoder(x)
+        return output if isinstance(output, Family) else as_gaussian(output, "encoder")
 
     def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
         """log p(x given z) in nats: z `[*S, B, J]` and x `[B, D]` to `[*S, B]`."""
@@ -120,6 +134,14 @@ class VAE(AutoEncoder):
         super().__init__(encoder, decoder, LIKELIHOODS[config.likelihood], latent_dim=config.latent_dim)
         self.config: VAEConfig = config
         self.reset_parameters(generator)
+
+    def encode(self, x: Tensor) -> Any:
+        """q(z given x): `[B, D]` to a `Gaussian`, or to a `Family` of its location and scale, over `[B, J]`."""
+        gaussian = as_gaussian(self.encoder(x), "encoder")
+        if self.config.posterior == "gaussian":
+            return gaussian
+        assert isinstance(gaussian.scale, Tensor)
+        return POSTERIORS[self.config.posterior](gaussian.mean, 0.5 * gaussian.scale)
 
     @torch.no_grad()
     def reset_parameters(self, generator: Generator | None = None) -> None:

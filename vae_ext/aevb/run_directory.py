@@ -24,8 +24,10 @@ SUMMARY = "summary.json"
 PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
 # What the commands on a trained model add.
 RESULTS = (
-    *(f"{stem}.npz" for stem in ("samples", "codes", "reconstructions", "interpolations", "manifold")),
+    *(f"{stem}.npz" for stem in ("samples", "codes", "reconstructions", "interpolations", "manifold", "marginal")),
     *("codes.png", "interpolations.png", "gradient_variance.json", "gradient_variance.png"),
+    *(f"{stem}.{kind}" for stem in ("denoised", "inpainted", "upscaled") for kind in ("npz", "png")),
+    *("full_vb.json", "full_vb.npz", "full_vb.png", "full_vb_uncertainty.png"),
 )
 TENSORBOARD = "tensorboard"
 

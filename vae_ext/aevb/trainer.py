@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vae_ext import ops
 from vae_ext.aevb.compatibility import check_support, model_config_for
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.estimators import ESTIMATORS, Estimator, minibatch_bound, sgvb_b
+from vae_ext.aevb.estimators import ESTIMATORS, Estimator, estimator_for, minibatch_bound
 from vae_ext.aevb.graphed import GraphedStep
 from vae_ext.aevb.interface import Model
 from vae_ext.aevb.memory import require_memory
@@ -232,16 +232,18 @@ def make_optimizer(model: nn.Module, config: TrainConfig, dataset_size: int) -> 
 def datapoint_bounds(model: Model, dataset: Dataset, rows: Tensor, draws: int, seed: int, first_row: int = 0) -> Tensor:
     """The bound of every datapoint of `rows`, stored as `dataset` stores them, `[N]`, in nats.
 
-    The noise depends on the seed and the datapoint's index alone, so equal seeds make bounds comparable. `first_row` is
-    the index of the first. The model is as in evaluation (`nn.Module.eval`), and as it was afterwards.
+    By estimator B where the posterior is Gaussian, by A for other families. The noise depends on the seed and the
+    datapoint's index alone, so equal seeds make bounds comparable. `first_row` is the index of the first. The model is
+    as in evaluation (`nn.Module.eval`), and as it was afterwards.
     """
     rng_state = ops.make_rng_state(torch.Generator(rows.device).manual_seed(seed), rows.device)
     batch = max(1, EVALUATION_BATCH // draws)
     bounds = []
     with evaluating(model):
+        estimate = estimator_for(model, dataset.decode(rows[:1]))
         for start in range(0, max(1, len(rows)), batch):
             x = dataset.decode(rows[start : start + batch])
-            bounds.append(sgvb_b(model, x, draws, rng_state=rng_state, first_row=first_row + start))
+            bounds.append(estimate(model, x, draws, rng_state=rng_state, first_row=first_row + start))
     return torch.cat(bounds)
 
 
