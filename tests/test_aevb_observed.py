@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from vae_ext.aevb import (
     observed,
     upscale,
 )
+from vae_ext.aevb.families import Laplace
 from vae_ext.aevb.observed import HMC, METHODS, Gradient
 from vae_ext.datasets import Dataset, load_dataset
 
@@ -235,6 +237,24 @@ def test_uncertainty_is_of_the_errors_it_makes(vae: VAE, held_out: Tensor) -> No
     error, std = (inferred.mean - held_out)[:, hidden].square(), inferred.std[:, hidden]
     sure = std < std.median()
     assert error[sure].mean() < 0.5 * error[~sure].mean()
+
+
+def test_an_encoder_of_another_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It only says where to start; a prior of the model's own would be another posterior."""
+
+    class LaplaceEncoder(Linear):
+        def forward(self, inputs: Tensor) -> Any:
+            return Laplace(super().forward(inputs).mean, log_scale=torch.zeros(len(inputs), LATENTS))
+
+    model = LinearModel()
+    other = AutoEncoder(LaplaceEncoder(SIDE**2, LATENTS), model.decoder, model.likelihood, latent_dim=LATENTS)
+    noise, y = GaussianNoise(0.7), torch.randn(40, SIDE**2, generator=seeded(1))
+    for method in METHODS.values():
+        found = [infer(each, noise, y, method, generator=seeded(2)).z.mean(0) for each in (model, other)]
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=0.3)
+    monkeypatch.setattr(other, "prior", Laplace(torch.zeros(()), log_scale=torch.zeros(())), raising=False)
+    with pytest.raises(ValueError, match="the model has a prior of its own, Laplace; expected"):
+        infer(other, noise, y)
 
 
 def test_the_model_is_left_as_it_is(vae: VAE, held_out: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,7 @@ def test_colour_pictures_beyond_the_unit_interval(tmp_path: Path) -> None:
         (("denoise", "RUN", "--noise", "flips", "--level", "0.5"), r"--level of flips noise: probability is 0\.5"),
         (("inpaint", "RUN", "--share", "1"), r"--share is 1\.0: expected a number between 0 and 1"),
         (("inpaint", "RUN", "--share", "0.999"), "mask is False everywhere"),
+        (("inpaint", "RUN", "--share", "0.01"), "nothing would be hidden: give a larger --share"),
         (("upscale", "RUN", "--factor", "3"), "factor is 3; expected 2 or more, a divisor of both sides of 8 x 8"),
         (("upscale", "RUN", "--error", "0"), r"std is 0\.0; expected a positive"),
         (("inpaint", "nowhere"), "nowhere"),

@@ -109,6 +109,8 @@ def inpaint(
         observation = Visible(visible.to(mean.device), mean)
     except ValueError as error:
         raise UserError(f"nothing would be visible: {error}") from error
+    if observation.mask.all():
+        raise UserError("nothing would be hidden: give a larger --share, or a --mask that is False somewhere")
     task.infer("inpainted", observation, method, count, draws, seed, hidden=~observation.mask)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from vae_ext import ops, reference
+from vae_ext.aevb.families import Family
 from vae_ext.aevb.hmc import hmc
 from vae_ext.aevb.interface import Gaussian
 from vae_ext.aevb.models import AutoEncoder, evaluating
@@ -148,11 +149,15 @@ def infer(
         generator: of the device of y.
 
     Raises:
-        ValueError: the shapes of y, of the observation and of the model's datapoints do not go together.
+        ValueError: the shapes of y, of the observation and of the model's datapoints do not go together, or the model
+            has another prior than N(0, I).
         TypeError: the observation is of another kind of likelihood.
     """
     if y.ndim != 2:
         raise ValueError(f"y has shape {list(y.shape)}; expected [B, D'], a row for each datapoint")
+    prior = getattr(model, "prior", None)
+    if prior is not None:
+        raise ValueError(f"the model has a prior of its own, {type(prior).__name__}; expected p(z) to be N(0, I)")
     method = method or Gradient()
     with torch.no_grad(), evaluating(model):
         parts = [_infer(model, observation, part, method, num_samples, generator) for part in y.split(BATCH)]
@@ -215,7 +220,8 @@ def _infer(
         raise ValueError(
             f"y tells of datapoints of shape {list(guess.shape[1:])}; expected {list(expected)}, the model's"
         )
-    start = model.encode(guess)
+    posterior = model.encode(guess)
+    start = Gaussian(posterior.mean, posterior.variance, "var") if isinstance(posterior, Family) else posterior
 
     def log_likelihood(z: Tensor) -> Tensor:
         return observation.log_prob(model.likelihood, model.decoder(z), y)

@@ -12,6 +12,7 @@ from vae_ext.aevb.bayesian import bayesian
 from vae_ext.aevb.compatibility import model_config_for
 from vae_ext.aevb.full_vb import FullVBTrainer
 from vae_ext.aevb.models import VAE, AutoEncoder
+from vae_ext.aevb.run import record_points
 from vae_ext.aevb.run_directory import Record
 from vae_ext.aevb.trainer import Trainer
 from vae_ext.datasets import Dataset
@@ -20,8 +21,6 @@ from vae_ext.train_config import TrainConfig
 # Of the same model from the same start: weights as points under the prior N(0, I), by Algorithm 1; a posterior over the
 # decoder's, as in the paper; one over the encoder's too.
 METHODS = ("map", "full_vb_decoder", "full_vb_both")
-RECORDS = 25
-RECORDED_DECADES = 2.4
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,12 @@ def make_trainer(method: str, dataset: Dataset, config: TrainConfig, device: tor
 
 
 def _records(trainer: Trainer) -> Iterator[Record]:
-    """Trains to the end; the records are as far apart as each other on a logarithmic scale."""
+    """Trains to the end; bounds at `record_points`."""
     begun, last = time.monotonic(), trainer.read_tally()
-    for index in range(RECORDS):
-        due = trainer.config.samples * 10 ** (-RECORDED_DECADES * (1 - index / (RECORDS - 1)))
-        while trainer.samples < due:
+    for samples in record_points(trainer.config.samples, trainer.config.batch_size):
+        while trainer.samples < samples:
             trainer.step()
         tally = trainer.read_tally()
-        if tally.samples > last.samples:
-            bounds = tally.mean_bound_since(last), trainer.held_out_bound()
-            yield Record(tally.samples, *bounds, time.monotonic() - begun)
-            last = tally
+        bounds = tally.mean_bound_since(last), trainer.held_out_bound()
+        yield Record(tally.samples, *bounds, time.monotonic() - begun)
+        last = tally
