@@ -46,7 +46,6 @@ class Case:
     operator: str
     shapes: Mapping[str, Shape | None] = field(hash=False)
     scale_kind: ScaleKind = "log_var"
-    standard: Standard = "laplace"
     num_samples: int | None = None
     event_ndim: int | None = None
     first_row: int = 0
@@ -55,6 +54,7 @@ class Case:
     values: Values = "ordinary"
     x_dtype: torch.dtype | None = None
     gradcheck: bool = False
+    standard: Standard = "laplace"
 
     @property
     def id(self) -> str:
@@ -291,11 +291,11 @@ def _gradcheck_cases() -> Iterator[Case]:
     shapes: Mapping[str, Shape | None]
     for kind in SCALE_KINDS:
         for num_samples in (None, 2):
-            yield Case("normal_rsample", small, kind, num_samples=num_samples, gradcheck=True)
+            yield Case("normal_rsample", small, kind, num_samples, gradcheck=True)
         for prior in _PRIORS:
             yield Case("normal_kl", small | prior, kind, gradcheck=True)
         for operator, prior, num_samples in itertools.product(SAMPLERS[1:], _PRIORS[:2], (None, 2)):
-            yield Case(operator, small | prior, kind, num_samples=num_samples, gradcheck=True)
+            yield Case(operator, small | prior, kind, num_samples, gradcheck=True)
         for scale in _SCALE_SHAPES:
             shapes = {"mean": (2, 3), "scale": scale, "x": (2, 3)}
             yield Case("normal_log_prob", shapes, kind, gradcheck=True)
@@ -419,13 +419,13 @@ def _location_scale_cases() -> Iterator[Case]:
     """The loops are those of `normal_rsample`: what is new is epsilon, and the names."""
     kinds: tuple[ScaleKind, ...] = ("std", "log_std")
     for standard, kind in zip(STANDARDS, itertools.cycle(kinds), strict=False):
-        yield Case(LOCATION_SCALE, {"mean": (2, 3), "scale": (2, 3)}, kind, standard, gradcheck=True)
-        yield Case(LOCATION_SCALE, {"mean": (8, 301), "scale": (8, 301)}, kind, standard)
-        yield Case(LOCATION_SCALE, {"mean": (5, 20), "scale": (20,)}, kind, standard, num_samples=3, stream=2)
+        yield Case(LOCATION_SCALE, {"mean": (2, 3), "scale": (2, 3)}, kind, standard=standard, gradcheck=True)
+        yield Case(LOCATION_SCALE, {"mean": (8, 301), "scale": (8, 301)}, kind, standard=standard)
+        yield Case(LOCATION_SCALE, {"mean": (5, 20), "scale": (20,)}, kind, standard=standard, num_samples=3, stream=2)
     for kind, scale in itertools.product(kinds, _SCALE_SHAPES):
         yield Case(LOCATION_SCALE, {"mean": (2, 3), "scale": scale}, kind, num_samples=2, gradcheck=True)
     for kind, extreme in zip(kinds, _HEAVY_TAILED, strict=True):
-        yield Case(LOCATION_SCALE, {"mean": (8, 301), "scale": (8, 301)}, kind, extreme, values="extreme")
+        yield Case(LOCATION_SCALE, {"mean": (8, 301), "scale": (8, 301)}, kind, standard=extreme, values="extreme")
     for shape in ((5, 3), (4, 784), (3, 1025), (6,), (5, 0), (0, 7)):
         yield Case(LOCATION_SCALE, {"mean": shape, "scale": shape})
         yield Case(LOCATION_SCALE, {"mean": shape, "scale": shape}, num_samples=3, first_row=11)

@@ -24,7 +24,7 @@ OPCHECK_CASES = [
     Case("normal_rsample", {"mean": (4, 5), "scale": (4, 5)}),
     Case("normal_rsample", {"mean": (4, 5), "scale": ()}, "log_std", num_samples=2),
     Case(LOCATION_SCALE, {"mean": (4, 5), "scale": (4, 5)}),
-    Case(LOCATION_SCALE, {"mean": (4, 5), "scale": ()}, "std", "cauchy", num_samples=2),
+    Case(LOCATION_SCALE, {"mean": (4, 5), "scale": ()}, "std", standard="cauchy", num_samples=2),
     Case("normal_rsample_kl", {"mean": (4, 5), "scale": (4, 5)}),
     Case("normal_rsample_kl", {"mean": (4, 5), "scale": (4, 5), "prior_mean": (4, 5)}, num_samples=2),
     Case("normal_rsample_log_ratio", {"mean": (4, 5), "scale": (4, 5)}),
@@ -40,7 +40,7 @@ FUNC_CASES = [
     Case("normal_log_prob", {"mean": (4, 5), "scale": (4, 5), "x": (4, 5)}),
     Case("normal_kl", {"mean": (4, 5), "scale": (4, 5), "prior_mean": (4, 5), "prior_scale": (4, 5)}, "std"),
     Case("normal_rsample", {"mean": (4, 5), "scale": (4, 5)}, num_samples=2),
-    Case(LOCATION_SCALE, {"mean": (4, 5), "scale": (4, 5)}, "std", "logistic", num_samples=2),
+    Case(LOCATION_SCALE, {"mean": (4, 5), "scale": (4, 5)}, "std", standard="logistic", num_samples=2),
     Case("normal_rsample_kl", {"mean": (4, 5), "scale": (4, 5)}, first_row=3),
     Case("normal_rsample_log_ratio", {"mean": (4, 5), "scale": (4, 5)}, num_samples=2, stream=1),
 ]
