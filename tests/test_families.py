@@ -213,7 +213,9 @@ def test_generators_govern_the_noise() -> None:
         family.rsample(stream=2**48)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.family(1).support != "the whole line"], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.family(1).support != "the whole line"], ids=lambda case: case.id
+)
 def test_the_density_is_zero_outside_the_support(case: FamilyCase) -> None:
     least, greatest = case.distribution().support()
     parameters = {name: tensor.requires_grad_() for name, tensor in case.tensors(1).items()}

@@ -144,16 +144,20 @@ def test_configs() -> None:
         TrainConfig(posterior="cauchy", estimator="sgvb_a")
 
 
-class TestCommands:
-    @pytest.fixture(scope="class", params=["laplace", "student-t"])
-    def run(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        out = tmp_path_factory.mktemp("runs") / "digits"
-        kind = ("--posterior", request.param, "--estimator", "sgvb_a", "--latent", 3)
-        result = invoke("train", "--samples", 1000, "--hidden", 16, *kind, "--out", out)
-        assert result.exit_code == 0, result.output
-        return out
+@pytest.fixture(scope="module", params=["laplace", "student-t"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    kind = ("--posterior", request.param, "--estimator", "sgvb_a", "--latent", 3)
+    result = invoke("train", "--samples", 1000, "--hidden", 16, *kind, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out
 
-    @pytest.mark.parametrize("command", ["sample", "encode", "reconstruct", "interpolate", "manifold", "evaluate"])
+
+class TestCommands:
+    @pytest.mark.parametrize(
+        "command",
+        ["sample", "encode", "reconstruct", "interpolate", "manifold", "evaluate", "marginal", "denoise"],
+    )
     def test_work(self, run: Path, command: str) -> None:
         result = invoke(command, run)
         assert result.exit_code == 0, result.output

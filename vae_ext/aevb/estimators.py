@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from vae_ext import ops
 from vae_ext.aevb.families import Family, Normal
 from vae_ext.aevb.families.family import WHOLE_LINE
-from vae_ext.aevb.interface import Model, as_gaussian
+from vae_ext.aevb.interface import GaussianLike, Model, as_gaussian
 
 
 class Estimator(Protocol):
@@ -61,19 +61,8 @@ def sgvb_a(
     Raises:
         ValueError: the posterior is not of the support of the prior.
     """
-    posterior = model.encode(x)
-    if isinstance(posterior, Family):
-        z = posterior.rsample(num_samples, generator=generator, rng_state=rng_state, first_row=first_row)
-        log_ratio = _log_prior(model, posterior, z) - posterior.log_prob(z)
-        return (model.log_likelihood(z, x) + log_ratio).mean(0)
-    posterior = as_gaussian(posterior, "encoder")
-    z, log_ratio = ops.normal_rsample_log_ratio(
-        posterior.mean,
-        num_samples=num_samples,
-        **posterior.scale_keyword,
-        generator=generator,
-        rng_state=rng_state,
-        first_row=first_row,
+    z, log_ratio = rsample_log_ratio(
+        model, model.encode(x), num_samples, generator=generator, rng_state=rng_state, first_row=first_row
     )
     return (model.log_likelihood(z, x) + log_ratio).mean(0)
 
@@ -137,6 +126,32 @@ def score_function(
     # Zero in value, f grad log q in gradient.
     score = f.detach() * (log_q - log_q.detach())
     return (f + score).mean(0)
+
+
+def rsample_log_ratio(
+    model: Model,
+    posterior: GaussianLike | Family,
+    num_samples: int,
+    *,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    first_row: int = 0,
+    stream: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Draws z of the posterior that the model's encoder gave, `[L, B, *J]`, and log p(z) - log q(z), `[L, B]`."""
+    if isinstance(posterior, Family):
+        z = posterior.rsample(num_samples, generator=generator, rng_state=rng_state, first_row=first_row, stream=stream)
+        return z, _log_prior(model, posterior, z) - posterior.log_prob(z)
+    gaussian = as_gaussian(posterior, "encoder")
+    return ops.normal_rsample_log_ratio(
+        gaussian.mean,
+        num_samples=num_samples,
+        **gaussian.scale_keyword,
+        generator=generator,
+        rng_state=rng_state,
+        first_row=first_row,
+        stream=stream,
+    )
 
 
 def _log_prior(model: Any, posterior: Family, z: Tensor) -> Tensor:

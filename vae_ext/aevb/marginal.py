@@ -13,8 +13,10 @@ import torch
 from torch import Generator, Tensor
 
 from vae_ext import ops
+from vae_ext.aevb.estimators import rsample_log_ratio
+from vae_ext.aevb.families import Family
 from vae_ext.aevb.hmc import Chains, LogDensity, hmc
-from vae_ext.aevb.interface import Model, as_gaussian
+from vae_ext.aevb.interface import Model
 from vae_ext.aevb.kernel_density import KernelDensity
 from vae_ext.aevb.mixing import require_mixing
 from vae_ext.aevb.models import evaluating
@@ -78,17 +80,13 @@ def importance_log_marginal(
     if generator is not None and rng_state is not None:
         raise ValueError("generator and rng_state were both given; expected at most one of them")
     with evaluating(model):
-        posterior = as_gaussian(model.encode(x), "encoder")
-        state = ops.make_rng_state(generator, posterior.mean.device) if rng_state is None else rng_state
-        log_sum = log_sum_squares = torch.tensor(-torch.inf, dtype=torch.float64, device=posterior.mean.device)
+        posterior = model.encode(x)
+        state = ops.make_rng_state(generator, x.device) if rng_state is None else rng_state
+        log_sum = log_sum_squares = torch.tensor(-torch.inf, dtype=torch.float64, device=x.device)
         for stream, start in enumerate(range(0, num_samples, chunk)):
-            z, log_ratio = ops.normal_rsample_log_ratio(
-                posterior.mean,
-                num_samples=min(chunk, num_samples - start),
-                **posterior.scale_keyword,
-                rng_state=state,
-                first_row=first_row,
-                stream=stream,
+            count = min(chunk, num_samples - start)
+            z, log_ratio = rsample_log_ratio(
+                model, posterior, count, rng_state=state, first_row=first_row, stream=stream
             )
             log_weights = (model.log_likelihood(z, x) + log_ratio).double()
             log_sum = torch.logaddexp(log_sum, log_weights.logsumexp(0))
@@ -161,9 +159,9 @@ def posterior_chains(
     candidates = resolve_integer("candidates", candidates, 1)
     with evaluating(model):
         with torch.no_grad():
-            posterior = as_gaussian(model.encode(x), "encoder")
-        _check_latents(posterior.mean)
-        state = ops.make_rng_state(generator, posterior.mean.device)
+            state = ops.make_rng_state(generator, x.device)
+            z, _ = rsample_log_ratio(model, model.encode(x), 1, rng_state=state)
+        _check_latents(z[0])
         group = max(1, MOST_CANDIDATES // candidates)
         parts = range(0, len(x), group)
         initial = torch.cat(
@@ -186,10 +184,7 @@ def importance_resample(model: Model, x: Tensor, candidates: int, rng_state: Ten
 
     `rng_state` and `first_row` are as for `vae_ext.normal_rsample`.
     """
-    posterior = as_gaussian(model.encode(x), "encoder")
-    z, log_ratio = ops.normal_rsample_log_ratio(
-        posterior.mean, num_samples=candidates, **posterior.scale_keyword, rng_state=rng_state, first_row=first_row
-    )
+    z, log_ratio = rsample_log_ratio(model, model.encode(x), candidates, rng_state=rng_state, first_row=first_row)
     log_weights = model.log_likelihood(z, x) + log_ratio
     noise = ops.normal_rsample(
         torch.zeros_like(log_weights.mT), std=1.0, rng_state=rng_state, first_row=first_row, stream=CHOICE
@@ -214,10 +209,15 @@ def marginal_of_chains(model: Model, x: Tensor, chains: Chains) -> MarginalEstim
 
 def log_joint(model: Model, x: Tensor) -> LogDensity:
     """log p(x_i, z) as a function of z `[B, J]`, `[B]`, in nats: the density of z given x_i, up to p(x_i)."""
+    prior = getattr(model, "prior", None)
+
+    def log_prior(z: Tensor) -> Tensor:
+        if isinstance(prior, Family):
+            return prior.log_prob(z, z.ndim - 1)
+        return ops.normal_log_prob(torch.zeros_like(z), 0.0, z)
 
     def log_density(z: Tensor) -> Tensor:
-        log_prior = ops.normal_log_prob(torch.zeros_like(z), 0.0, z)
-        return model.log_likelihood(z.unsqueeze(0), x).squeeze(0) + log_prior
+        return model.log_likelihood(z.unsqueeze(0), x).squeeze(0) + log_prior(z)
 
     return log_density
 
@@ -232,12 +232,12 @@ def _harmonic_mean(log_weights: Tensor) -> MarginalEstimate:
     return MarginalEstimate(-log_mean, means.std(0) / math.sqrt(BATCHES), effective)
 
 
-def _check_latents(mean: Tensor) -> None:
-    if mean.ndim != 2:
-        raise ValueError(f"the encoder's mean has shape {list(mean.shape)}; expected [B, J] for HMC")
-    if mean.shape[1] > MOST_LATENTS:
+def _check_latents(z: Tensor) -> None:
+    if z.ndim != 2:
+        raise ValueError(f"z has shape {list(z.shape)}; expected [B, J] for HMC")
+    if z.shape[1] > MOST_LATENTS:
         raise UserError(
-            f"the model has {mean.shape[1]} latent variables, and a density fitted to draws of HMC is good for"
+            f"the model has {z.shape[1]} latent variables, and a density fitted to draws of HMC is good for"
             f" {MOST_LATENTS} at most: estimate by importance sampling instead (importance_log_marginal,"
             " `vae-ext marginal --method importance`)"
         )
