@@ -19,6 +19,8 @@ from vae_ext.aevb import families
 SIGNIFICANCE = 1e-4
 STATE = torch.tensor([7, 11])
 
+pytestmark = pytest.mark.cpu_only("SciPy's distributions, and noise whose bits are the CPU's, are on the CPU")
+
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
 
