@@ -264,7 +264,5 @@ def test_even_one_chain_without_a_density_is_named(distinct: int) -> None:
     few = samples.clone()
     few[:10, 7], few[10:25, 7] = few[0, 7], few[0 if distinct == 1 else 10, 7]
     require_mixing(good._replace(samples=few))
-    with pytest.raises(
-        UserError, match=r"1 of 40 chains of HMC got stuck \(such as 7\): .* holds 2 different z or"
-    ):
+    with pytest.raises(UserError, match=r"1 of 40 chains of HMC got stuck \(such as 7\): .* holds 2 different z or"):
         require_moves(good._replace(samples=few))
