@@ -76,15 +76,12 @@ def marginal(
     from rich.progress import track
 
     from vae_ext.aevb.marginal import LEAST_HMC_SAMPLES, MarginalEstimate
-    from vae_ext.aevb.minibatches import binarised
 
     if method == "hmc" and draws < LEAST_HMC_SAMPLES:
         raise ConfigError("draws", f"is {draws}: expected {LEAST_HMC_SAMPLES} or more of HMC")
     trained = TrainedModel(run, out, device)
     data = trained.load_dataset(dataset, data_dir)
-    rows = getattr(data, part)
-    if trained.train_config.binarise:
-        rows = binarised(data, rows)
+    rows = trained.rows(data, part)
     estimate = _estimator(method, trained, draws, chains, seed)
     starts = range(0, min(count, len(rows)), BATCH[method])
     console = Console(stderr=True)
