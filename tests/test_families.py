@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tests.families import CASES, COMPOSITION, LOCATION_SCALE, STUDENT_T, FamilyCase, draws
 from vae_ext.aevb import families
@@ -19,7 +20,12 @@ from vae_ext.aevb import families
 SIGNIFICANCE = 1e-4
 STATE = torch.tensor([7, 11])
 
-by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+def case_id(case: FamilyCase) -> str:
+    return case.id
+
+
+by_case = pytest.mark.parametrize("case", CASES, ids=case_id)
 
 
 @by_case
@@ -176,6 +182,22 @@ class TestElliptical:
         factor = 1.0 if df is None else df / (df - 2)
         np.testing.assert_allclose(family.variance[0], np.diag(shape) * factor)
 
+    @pytest.mark.parametrize(
+        ("loc", "scale_tril", "df"),
+        [((2,), (5, 2, 2), ()), ((5, 2), (2, 2), ()), ((2,), (2, 2), (5,)), ((3, 2), (5, 1, 2, 2), ())],
+    )
+    def test_each_vector_is_a_draw_of_its_own(
+        self, loc: tuple[int, ...], scale_tril: tuple[int, ...], df: tuple[int, ...]
+    ) -> None:
+        family = families.Elliptical(
+            self.loc.expand(loc), self.scale_tril.expand(scale_tril), torch.full(df, 3.0).double()
+        )
+        z = family.rsample(4, rng_state=STATE)
+        assert family.mean.shape == family.variance.shape == z.shape[1:]
+        assert z.shape[1] == 5
+        assert family.log_prob(z, 1).shape == z.shape[:-1]
+        assert len(z[..., 0].unique()) == z[..., 0].numel()
+
     def test_gradients_of_expectations(self) -> None:
         """Of E[x' x] = loc' loc + trace(covariance) df / (df - 2)."""
         count, df = 40_000, 9.0
@@ -228,6 +250,49 @@ def test_the_density_is_zero_outside_the_support(case: FamilyCase) -> None:
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+@by_case
+def test_the_density_of_nan_is_nan(case: FamilyCase) -> None:
+    assert case.family(1).log_prob(torch.tensor([math.nan], dtype=torch.float64)).isnan()
+
+
+def test_the_density_at_the_ends_of_the_support() -> None:
+    """Where a factor is 0 to the power of 0, or the density falls to 0, or rounding goes beyond an end."""
+    zero, rate = torch.zeros(1), torch.full((1,), 3.0)
+    assert families.Weibull(1.0, rate).log_prob(zero).item() == pytest.approx(-math.log(3))
+    assert families.Erlang(1, rate).log_prob(zero).item() == pytest.approx(math.log(3))
+    assert families.LogNormal(zero, 0.5).log_prob(zero).item() == -math.inf
+    low = torch.linspace(-3, 3, 1001).unsqueeze(-1)
+    for end in (low, low + 0.7):
+        # The density is 0 there, but for what rounding makes of where the end is.
+        assert (families.Triangular(low, low + 0.7).log_prob(end) < math.log(1e-5)).all()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.distribution().support()[1] == math.inf], ids=case_id)
+def test_the_density_at_infinity_is_zero(case: FamilyCase) -> None:
+    assert case.family(1).log_prob(torch.tensor([math.inf], dtype=torch.float64)).item() == -math.inf
+
+
+class HostNumbers(TorchFunctionMode):
+    """Refuses tensors made of the host's numbers, which a CUDA device would have to be sent, and wait for."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.tensor, torch.as_tensor, torch.asarray), f"{func} of {args}"
+        return func(*args, **(kwargs or {}))
+
+
+def test_numbers_are_not_copied_from_the_host() -> None:
+    loc, state = torch.zeros(3, 2), STATE.clone()
+    with HostNumbers():
+        for family in (
+            families.Laplace(loc, 1.0),
+            families.StudentT(5.0, loc, log_scale=0.0),
+            families.Gamma(loc + 1, 2.0),
+            families.Uniform(loc, 1.0),
+            families.Elliptical(loc, torch.eye(2), 5.0),
+        ):
+            family.log_prob(family.rsample(2, rng_state=state))
+
+
 @pytest.mark.parametrize(
     ("name", "case"),
     [(name, case) for case in CASES for name in case.parameters if name not in ("loc", "low", "high")],
@@ -256,6 +321,10 @@ def test_other_mistakes_are_said_in_a_sentence() -> None:
         "rate is of type str; expected a tensor or a number": lambda: families.Exponential(not_a_number),
         "event_ndim 4; expected an event": lambda: families.Exponential(ones, event_ndim=4),
         "scale_tril has shape .*; expected it to end in": lambda: families.Elliptical(ones, ones),
+        "scale_tril is torch.float64; expected": lambda: families.Elliptical(ones, torch.eye(3).double()),
+        "the parameters of Elliptical do not broadcast: loc .2., scale_tril .4., df": lambda: families.Elliptical(
+            ones, torch.eye(3).expand(4, 3, 3), 3.0
+        ),
         "scale_tril has the value 1; expected 0 above": lambda: families.Elliptical(ones, torch.ones(3, 3)),
     }
     for match, make in mistakes.items():

@@ -103,8 +103,9 @@ class LogNormal(Normal):
         return super()._transform(noise).exp()
 
     def _log_density(self, z: Tensor) -> Tensor:
-        log_z = z.log()
-        return super()._log_density(log_z) - log_z
+        positive = z != 0
+        log_z = torch.where(positive, z, 1.0).log()
+        return torch.where(positive, super()._log_density(log_z) - log_z, -math.inf)
 
 
 class Gamma(Family):

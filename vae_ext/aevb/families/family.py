@@ -12,7 +12,15 @@ import torch
 from torch import Generator, Tensor
 
 from vae_ext import ops
-from vae_ext.arguments import PARAMETER_DTYPES, LocationScaleKind, Scale, Standard, resolve_integer, wide_dtype
+from vae_ext.arguments import (
+    PARAMETER_DTYPES,
+    LocationScaleKind,
+    Scale,
+    Standard,
+    check_devices,
+    resolve_integer,
+    wide_dtype,
+)
 
 WHOLE_LINE = "the whole line"
 # What one draw may use of the streams: a family that needs several kinds of noise takes them this far apart.
@@ -87,6 +95,7 @@ class Family(ABC):
         ValueError: a parameter is outside its domain, or the shapes do not broadcast. Looking at values waits for a
             CUDA device, and is left out with `validate=False`.
         TypeError: no parameter is a floating tensor or a number, or they differ in dtype.
+        RuntimeError: they are on several devices.
     """
 
     support: ClassVar[str] = WHOLE_LINE
@@ -95,13 +104,9 @@ class Family(ABC):
 
     def _broadcast(self, event_ndim: int | None, **parameters: Scale) -> tuple[Tensor, ...]:
         """The parameters as tensors of one shape, in the dtype that they are computed in; sets what follows from it."""
-        tensors = _as_tensors(parameters)
-        try:
-            shape: torch.Size = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
-        except RuntimeError:
-            shapes = ", ".join(f"{name} {list(t.shape)}" for name, t in zip(parameters, tensors, strict=True))
-            raise ValueError(f"the parameters of {type(self).__name__} do not broadcast: {shapes}") from None
-        self.shape = shape
+        tensors = as_tensors(parameters)
+        shapes = (tensor.shape for tensor in tensors)
+        self.shape = shape = broadcast_shapes(type(self).__name__, dict(zip(parameters, shapes, strict=True)))
         self.dtype = tensors[0].dtype
         self.device = tensors[0].device
         self.event_ndim = max(len(shape) - 1, 0)
@@ -152,11 +157,12 @@ class Family(ABC):
         bounds = self._bounds()
         if bounds is None:
             return self._log_density(z)
-        low, high = (torch.as_tensor(bound, dtype=z.dtype, device=z.device) for bound in bounds)
-        inside = (z >= low) & (z <= high)
+        low, high = (bound.to(z.dtype) if isinstance(bound, Tensor) else z.new_full((), bound) for bound in bounds)
+        # NaN is not outside, so that its density is NaN as well.
+        outside = (z < low) | (z > high) | z.isinf()
         # Somewhere inside, in the place of what is outside: the gradient of a density that is not taken would be NaN.
         interior = torch.where(high.isinf(), low + 1, 0.5 * (low + high))
-        return torch.where(inside, self._log_density(torch.where(inside, z, interior)), -math.inf)
+        return torch.where(outside, -math.inf, self._log_density(torch.where(outside, interior, z)))
 
     def _bounds(self) -> tuple[Tensor | float, Tensor | float] | None:
         """The least and the greatest value of an element; None where all are."""
@@ -190,8 +196,11 @@ class Family(ABC):
         """The log-density of each element, or vector, inside the support."""
 
 
-def _as_tensors(parameters: dict[str, Scale]) -> list[Tensor]:
-    """Numbers become 0-d tensors beside the first parameter that is one. Raises TypeError."""
+def as_tensors(parameters: dict[str, Scale]) -> list[Tensor]:
+    """Numbers become 0-d tensors beside the first parameter that is one, without a copy from the host.
+
+    Raises TypeError, or RuntimeError where tensors are on several devices.
+    """
     given = {name: value for name, value in parameters.items() if isinstance(value, Tensor)}
     like = next(iter(given.values()), torch.zeros(()))
     for name, value in parameters.items():
@@ -203,7 +212,19 @@ def _as_tensors(parameters: dict[str, Scale]) -> list[Tensor]:
             raise TypeError(
                 f"{name} is {tensor.dtype}; expected float32, float64, bfloat16 or float16, and that of {first}"
             )
-    return [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in parameters.values()]
+    if given:
+        check_devices(**given)
+    return [value if isinstance(value, Tensor) else like.new_full((), value) for value in parameters.values()]
+
+
+def broadcast_shapes(family: str, shapes: dict[str, torch.Size]) -> torch.Size:
+    """The one shape of a family's parameters. Raises ValueError."""
+    try:
+        shape: torch.Size = torch.broadcast_shapes(*shapes.values())
+    except RuntimeError:
+        named = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"the parameters of {family} do not broadcast: {named}") from None
+    return shape
 
 
 def require(name: str, value: Tensor, holds: Tensor, expected: str) -> None:

@@ -160,9 +160,9 @@ class Weibull(_Positive):
         return self.scale * (noise("exponential").log() / self.concentration).exp()
 
     def _log_density(self, z: Tensor) -> Tensor:
-        log_x = z.log() - self.scale.log()
-        k = self.concentration
-        return k.log() - self.scale.log() + (k - 1) * log_x - (k * log_x).exp()
+        k, log_scale = self.concentration, self.scale.log()
+        power: Tensor = torch.special.xlogy(k - 1, z)
+        return k.log() - k * log_scale + power - (k * (z.log() - log_scale)).exp()
 
 
 class Reciprocal(Family):
@@ -265,4 +265,5 @@ class Erlang(_Positive):
         return noise("exponential", (self.k,)).sum(-1) / self.rate
 
     def _log_density(self, z: Tensor) -> Tensor:
-        return self.k * self.rate.log() + (self.k - 1) * z.log() - self.rate * z - math.lgamma(self.k)
+        power: Tensor = torch.special.xlogy(self.k - 1, z)
+        return self.k * self.rate.log() + power - self.rate * z - math.lgamma(self.k)

@@ -12,7 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vae_ext.aevb.families.family import WHOLE_LINE, Family, Noise, require, require_positive
+from vae_ext.aevb.families.family import (
+    WHOLE_LINE,
+    Family,
+    Noise,
+    as_tensors,
+    broadcast_shapes,
+    require,
+    require_positive,
+)
 from vae_ext.arguments import LocationScaleKind, Scale, Standard, resolve_location_scale
 
 EULER_GAMMA = 0.57721566490153286
@@ -160,7 +168,8 @@ class Uniform(_OfAnInterval):
 
     @staticmethod
     def _standard_log_density(x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
+        # Not zeros, for the sake of NaN.
+        return 0 * x
 
 
 class Triangular(_OfAnInterval):
@@ -177,7 +186,8 @@ class Triangular(_OfAnInterval):
 
     @staticmethod
     def _standard_log_density(x: Tensor) -> Tensor:
-        return torch.log1p(-x.abs())
+        # At an end |x| may be rounded to more than 1.
+        return torch.log1p(-x.abs().clamp(max=1))
 
 
 class StudentT(Family):
@@ -249,7 +259,9 @@ class Elliptical(Family):
         loc: `[*batch, *event, J]`.
         scale_tril: lower triangular of positive diagonal, `[*batch, *event, J, J]`; scale_tril scale_tril^T is the
             covariance of the Gaussian.
-        df: greater than 0, of the shape of loc without J, or a number; the Gaussian when left out.
+        df: greater than 0, `[*batch, *event]` or a number; the Gaussian when left out.
+
+    `[*batch, *event]` is what all of them broadcast to, and each of its vectors is a draw of its own.
     """
 
     vector_ndim = 1
@@ -263,17 +275,19 @@ class Elliptical(Family):
         event_ndim: int | None = None,
         validate: bool = True,
     ) -> None:
-        (self.loc,) = self._broadcast(event_ndim, loc=loc)
-        if scale_tril.shape[-2:] != (self.shape[-1], self.shape[-1]):
-            size = self.shape[-1]
-            raise ValueError(f"scale_tril has shape {list(scale_tril.shape)}; expected it to end in [{size}, {size}]")
+        given = {"loc": loc, "scale_tril": scale_tril} | ({} if df is None else {"df": df})
+        loc, scale_tril, *degrees = as_tensors(given)
+        if loc.dim() == 0 or scale_tril.shape[-2:] != loc.shape[-1:] * 2:
+            size = ", ".join(str(length) for length in loc.shape[-1:] * 2)
+            raise ValueError(f"scale_tril has shape {list(scale_tril.shape)}; expected it to end in [{size}]")
+        shapes = (loc.shape[:-1], scale_tril.shape[:-2], *(tensor.shape for tensor in degrees))
+        vectors = broadcast_shapes("Elliptical", dict(zip(given, shapes, strict=True)))
+        (self.loc,) = self._broadcast(event_ndim, loc=loc.expand(*vectors, -1))
         self.scale_tril = scale_tril.to(self.loc.dtype)
-        self.df: Tensor | None = None
-        if df is not None:
-            self.df = torch.as_tensor(df, dtype=self.loc.dtype, device=self.device).expand(self.shape[:-1])
+        self.df = degrees[0].to(self.loc.dtype).expand(vectors) if degrees else None
         if validate:
-            require_positive(**{"the diagonal of scale_tril": scale_tril.diagonal(dim1=-2, dim2=-1)})
-            require("scale_tril", scale_tril, scale_tril == scale_tril.tril(), "0 above its diagonal")
+            require_positive(**{"the diagonal of scale_tril": self.scale_tril.diagonal(dim1=-2, dim2=-1)})
+            require("scale_tril", self.scale_tril, self.scale_tril == self.scale_tril.tril(), "0 above its diagonal")
             if self.df is not None:
                 require_positive(df=self.df)
 
