@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from tests.families import CASES, COMPOSITION, LOCATION_SCALE, STUDENT_T, FamilyCase, draws
 from vae_ext.aevb import families
+from vae_ext.aevb.families import Family
 
 # A p-value below this fails; the states are fixed, so that a test either always passes or never does.
 SIGNIFICANCE = 1e-4
@@ -120,8 +121,57 @@ def test_gammas_of_small_shape_do_not_underflow_on_the_simplex() -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("make", "parameters", "greatest"),
+    [
+        (families.Beta, (0.1, 0.1), 1),
+        (families.Beta, (0.9, 0.9), 1),
+        (families.Gamma, (0.1, 2.0), math.inf),
+        (families.ChiSquared, (0.05,), math.inf),
+        (families.F, (0.2, 0.2), math.inf),
+        (families.LogNormal, (0.0, 60.0), math.inf),
+        (families.Weibull, (0.01, 3.0), math.inf),
+        (families.Pareto, (0.1, 3.0), math.inf),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_draws_are_not_rounded_to_an_end_of_the_support(
+    make: Callable[..., Family], parameters: tuple[float, ...], greatest: float, dtype: torch.dtype
+) -> None:
+    leaves = [torch.full((20_000, 1), value, dtype=dtype, requires_grad=True) for value in parameters]
+    z = make(*leaves).rsample(rng_state=STATE)
+    assert ((z > 0) & (z < greatest)).all()
+    log_prob = make(*leaves).log_prob(z)
+    assert log_prob.isfinite().all()
+    for gradient in (*torch.autograd.grad(z.sum(), leaves, retain_graph=True), *torch.autograd.grad(log_prob.sum(), z)):
+        assert not gradient.isnan().any()
+
+
 class TestDirichlet:
     concentration = torch.tensor([0.7, 2.0, 4.5], dtype=torch.float64)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    def test_draws_are_inside(self, dtype: torch.dtype) -> None:
+        concentration = torch.full((20_000, 3), 0.1, dtype=dtype, requires_grad=True)
+        family = families.Dirichlet(concentration)
+        z = family.rsample(rng_state=STATE)
+        assert (z > 0).all()
+        log_prob = family.log_prob(z)
+        assert log_prob.isfinite().all()
+        for gradient in torch.autograd.grad(log_prob.sum(), (z, concentration)):
+            assert gradient.isfinite().all()
+
+    def test_the_density_is_zero_outside_the_simplex(self) -> None:
+        concentration = torch.ones(1, 3, requires_grad=True)
+        family = families.Dirichlet(concentration)
+        outside = torch.tensor([[[5.0, -3.0, -1.0]], [[0.5, 0.3, 0.1]], [[0.5, 0.5, 0.5]], [[math.inf, 0.0, 0.0]]])
+        log_prob = family.log_prob(outside)
+        assert (log_prob == -math.inf).all()
+        inside = torch.tensor([[[0.5, 0.25, 0.25]], [[1.0, 0.0, 0.0]]])
+        torch.testing.assert_close(family.log_prob(inside), torch.full((2, 1), math.log(2)))
+        assert family.log_prob(torch.tensor([[math.nan, 0.5, 0.5]])).isnan()
+        (gradient,) = torch.autograd.grad(family.log_prob(torch.cat([outside, inside]))[-2:].sum(), concentration)
+        assert gradient.isfinite().all()
 
     def test_marginals(self) -> None:
         z = families.Dirichlet(self.concentration.expand(10_000, 3)).rsample(rng_state=STATE)

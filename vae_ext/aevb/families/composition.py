@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vae_ext.aevb.families.family import Family, Noise, require_positive
+from vae_ext.aevb.families.family import Family, Noise, finite_exp, require_positive
 from vae_ext.aevb.families.inverse_cdf import POSITIVE
 from vae_ext.aevb.families.location_scale import Normal
 from vae_ext.arguments import Scale
@@ -26,6 +26,8 @@ UNIT_INTERVAL = "(0, 1)"
 SIMPLEX = "the simplex"
 # What one gamma takes of the parts of a family's noise: two for each round of rejection.
 PARTS_OF_GAMMA = 512
+# Of shares rounded to bfloat16 the sum is that near to 1, and nearer of those of other dtypes.
+SUM_TOLERANCE = 2**-7
 
 
 def log_standard_gamma(shape: Tensor, noise: Noise) -> Tensor:
@@ -100,7 +102,7 @@ class LogNormal(Normal):
         return super().entropy + self.loc
 
     def _transform(self, noise: Noise) -> Tensor:
-        return super()._transform(noise).exp()
+        return finite_exp(super()._transform(noise))
 
     def _log_density(self, z: Tensor) -> Tensor:
         positive = z != 0
@@ -137,7 +139,7 @@ class Gamma(Family):
         return self.concentration / self.rate.square()
 
     def _transform(self, noise: Noise) -> Tensor:
-        return log_standard_gamma(self.concentration, noise).exp() / self.rate
+        return finite_exp(log_standard_gamma(self.concentration, noise)) / self.rate
 
     def _log_density(self, z: Tensor) -> Tensor:
         a = self.concentration
@@ -219,7 +221,7 @@ class F(Family):
     def _transform(self, noise: Noise) -> Tensor:
         log_1 = log_standard_gamma(0.5 * self.df1, noise)
         log_2 = log_standard_gamma(0.5 * self.df2, noise.at(PARTS_OF_GAMMA))
-        return (log_1 - log_2).exp() * (self.df2 / self.df1)
+        return finite_exp(log_1 - log_2) * (self.df2 / self.df1)
 
     def _log_density(self, z: Tensor) -> Tensor:
         a, b = 0.5 * self.df1, 0.5 * self.df2
@@ -232,7 +234,7 @@ class F(Family):
 class Dirichlet(Family):
     """Over the simplex of the last dim: gammas of shapes a_1 ... a_K, each over their sum.
 
-    Density prod z_k^(a_k - 1) / B(a).
+    Density prod z_k^(a_k - 1) / B(a) of shares of 0 or more, whose sum is 1 to within 2^-7.
     """
 
     support = SIMPLEX
@@ -253,6 +255,14 @@ class Dirichlet(Family):
 
     def _transform(self, noise: Noise) -> Tensor:
         return log_standard_gamma(self.concentration, noise).softmax(-1)
+
+    def _inside(self, z: Tensor) -> Tensor:
+        return z.clamp(min=torch.finfo(z.dtype).tiny)
+
+    def _log_density_anywhere(self, z: Tensor) -> Tensor:
+        outside = (z < 0).any(-1) | ((z.sum(-1) - 1).abs() > SUM_TOLERANCE)
+        density = self._log_density(torch.where(outside.unsqueeze(-1), 1 / z.shape[-1], z))
+        return torch.where(outside, -math.inf, density)
 
     def _log_density(self, z: Tensor) -> Tensor:
         a = self.concentration

@@ -131,7 +131,9 @@ class Family(ABC):
     ) -> Tensor:
         """A draw, `[*batch, *event]` or `[L, *batch, *event]`, whose gradient is that of the reparameterisation.
 
-        The arguments are those of `vae_ext.normal_rsample`; `stream` must be less than 2^48.
+        The arguments are those of `vae_ext.normal_rsample`; `stream` must be less than 2^48. A draw that is rounded to
+        0, 1 or infinity where that end is not in the support, at which the density may be infinite, becomes the nearest
+        normal number inside of its dtype, and has no gradient.
         """
         if not 0 <= stream < STREAMS_APART:
             raise ValueError(f"stream is {stream}; expected 0 or more, and less than 2**48")
@@ -141,7 +143,16 @@ class Family(ABC):
             raise ValueError("generator and rng_state were both given; expected at most one of them")
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         noise = Noise(self.shape, self.event_ndim, wide, num_samples, rng_state, first_row, stream)
-        return self._transform(noise).to(self.dtype)
+        return self._inside(self._transform(noise).to(self.dtype))
+
+    def _inside(self, z: Tensor) -> Tensor:
+        bounds = self._bounds()
+        if bounds is None:
+            return z
+        of_dtype = torch.finfo(z.dtype)
+        inside = {0.0: of_dtype.tiny, 1.0: 1 - of_dtype.eps / 2, math.inf: of_dtype.max}
+        least, greatest = (None if isinstance(end, Tensor) else inside[end] for end in bounds)
+        return z if least is None and greatest is None else z.clamp(least, greatest)
 
     def log_prob(self, z: Tensor, event_ndim: int | None = None) -> Tensor:
         """The log-density of z `[*S, *batch, *event]` in nats, `[*S, *batch]`; -inf outside the support.
@@ -165,7 +176,7 @@ class Family(ABC):
         return torch.where(outside, -math.inf, self._log_density(torch.where(outside, interior, z)))
 
     def _bounds(self) -> tuple[Tensor | float, Tensor | float] | None:
-        """The least and the greatest value of an element; None where all are."""
+        """The ends of an element's support, None for the line: tensors are in it, the numbers 0, 1 and inf are not."""
         return None
 
     @property
@@ -225,6 +236,11 @@ def broadcast_shapes(family: str, shapes: dict[str, torch.Size]) -> torch.Size:
         named = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise ValueError(f"the parameters of {family} do not broadcast: {named}") from None
     return shape
+
+
+def finite_exp(x: Tensor) -> Tensor:
+    """exp, but finite: where it would not be, half the greatest number, and a gradient of 0 rather than NaN."""
+    return x.clamp(max=math.log(torch.finfo(x.dtype).max / 2)).exp()
 
 
 def require(name: str, value: Tensor, holds: Tensor, expected: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vae_ext.aevb.families.family import Family, Noise, require, require_positive
+from vae_ext.aevb.families.family import Family, Noise, finite_exp, require, require_positive
 from vae_ext.aevb.families.location_scale import EULER_GAMMA, LocationScale
 from vae_ext.arguments import Scale, resolve_integer
 
@@ -129,7 +129,7 @@ class Pareto(Family):
         return torch.where(self.alpha > 2, finite, math.inf)
 
     def _transform(self, noise: Noise) -> Tensor:
-        return self.scale * (noise("exponential") / self.alpha).exp()
+        return self.scale * finite_exp(noise("exponential") / self.alpha)
 
     def _log_density(self, z: Tensor) -> Tensor:
         return self.alpha.log() + self.alpha * self.scale.log() - (self.alpha + 1) * z.log()
@@ -157,7 +157,7 @@ class Weibull(_Positive):
         return self.scale.square() * (self._moment(2) - self._moment(1).square())
 
     def _transform(self, noise: Noise) -> Tensor:
-        return self.scale * (noise("exponential").log() / self.concentration).exp()
+        return self.scale * finite_exp(noise("exponential").log() / self.concentration)
 
     def _log_density(self, z: Tensor) -> Tensor:
         k, log_scale = self.concentration, self.scale.log()
