@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vae_ext.aevb.families.family import Family, Noise, finite_exp, require_positive
+from vae_ext.aevb.families.family import SIMPLEX, Family, Noise, finite_exp, require_positive
 from vae_ext.aevb.families.inverse_cdf import POSITIVE
 from vae_ext.aevb.families.location_scale import Normal
 from vae_ext.arguments import Scale
 
 UNIT_INTERVAL = "(0, 1)"
-SIMPLEX = "the simplex"
 # What one gamma takes of the parts of a family's noise: two for each round of rejection.
 PARTS_OF_GAMMA = 512
 # Of shares rounded to bfloat16 the sum is that near to 1, and nearer of those of other dtypes.

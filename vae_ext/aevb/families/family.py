@@ -23,6 +23,7 @@ from vae_ext.arguments import (
 )
 
 WHOLE_LINE = "the whole line"
+SIMPLEX = "the simplex"
 # What one draw may use of the streams: a family that needs several kinds of noise takes them this far apart.
 STREAMS_APART = 2**48
 
@@ -88,7 +89,7 @@ class Family(ABC):
             are when left out.
 
     Attributes:
-        support: where the density is not zero, in words; a prior has to be of the same.
+        support: where the density is not zero, in words.
         shape, event_ndim, dtype, device: of one sample.
 
     Raises:
@@ -175,6 +176,16 @@ class Family(ABC):
         interior = torch.where(high.isinf(), low + 1, 0.5 * (low + high))
         return torch.where(outside, -math.inf, self._log_density(torch.where(outside, interior, z)))
 
+    def covers(self, other: Family) -> bool:
+        """Whether its density is positive wherever that of the other is; tensors on a device count as if it were."""
+        if SIMPLEX in (self.support, other.support):
+            return self.support == other.support
+        bounds = self._bounds()
+        if bounds is None:
+            return True
+        (low, high), (other_low, other_high) = bounds, other._bounds() or (-math.inf, math.inf)
+        return _at_most(low, other_low) and _at_most(other_high, high)
+
     def _bounds(self) -> tuple[Tensor | float, Tensor | float] | None:
         """The ends of an element's support, None for the line: tensors are in it, the numbers 0, 1 and inf are not."""
         return None
@@ -226,6 +237,14 @@ def as_tensors(parameters: dict[str, Scale]) -> list[Tensor]:
     if given:
         check_devices(**given)
     return [value if isinstance(value, Tensor) else like.new_full((), value) for value in parameters.values()]
+
+
+def _at_most(low: Tensor | float, high: Tensor | float) -> bool:
+    """Whether the ends of supports are in that order everywhere, as far as can be said without waiting for a device."""
+    if any(isinstance(end, Tensor) and end.device.type != "cpu" for end in (low, high)):
+        # Tensors are finite.
+        return (isinstance(low, Tensor) or low < math.inf) and (isinstance(high, Tensor) or high > -math.inf)
+    return not bool(torch.as_tensor(low > high).any())
 
 
 def broadcast_shapes(family: str, shapes: dict[str, torch.Size]) -> torch.Size:

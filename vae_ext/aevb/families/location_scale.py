@@ -31,7 +31,8 @@ class LocationScale(Family):
 
     Args:
         loc: any number.
-        scale, log_scale: the scale, greater than 0, or its logarithm, any number: exactly one of them.
+        scale, log_scale: the scale, greater than 0, or its logarithm, from -80 to 80 in float32, which is not checked
+            (beyond 88 its exponential is infinite, below -88 it loses its digits): exactly one of them.
 
     Example::
 
