@@ -17,7 +17,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from tests.cases import SCALE_KINDS
 from vae_ext import reference
-from vae_ext.arguments import resolve_event_ndim, resolve_prior, resolve_scale
+from vae_ext.arguments import STANDARDS, Standard, resolve_event_ndim, resolve_prior, resolve_scale
 
 pytestmark = pytest.mark.cpu_only("compares eager PyTorch with SciPy")
 
@@ -151,6 +151,18 @@ def test_noise_comes_from_the_generator() -> None:
     assert torch.equal(reference.normal_rsample(mean, log_var), first)
     assert reference.normal_rsample(mean, log_var[0], 3).shape == (3, 4, 5)
     assert stats.kstest(reference.normal_rsample(torch.zeros(100_000), 0.0).numpy(), "norm").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("standard", STANDARDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_far_tails_are_finite(standard: Standard, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond 5.4 standard deviations Phi is 0 or 1 in float32, beyond 8.3 in float64."""
+    far = torch.tensor([-9.0, -6.0, 6.0, 9.0], dtype=dtype)
+    monkeypatch.setattr(torch, "randn", lambda *args, **kwargs: far)
+    epsilon = reference.location_scale_rsample(torch.zeros(4, dtype=dtype), standard, scale=1.0)
+    assert epsilon.isfinite().all()
+    if standard == "normal":
+        assert torch.equal(epsilon, far)
 
 
 @pytest.mark.parametrize(

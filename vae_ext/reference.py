@@ -82,8 +82,11 @@ def location_scale_rsample(
     resolve_event_ndim(event_ndim, loc=loc)
     width = as_parameter(kind, given, loc)
     if epsilon is None:
-        normal = _noise(loc, width, num_samples, None, generator, rng_state, first_row, stream)
-        epsilon = quantile(standard, torch.special.ndtr(normal))
+        epsilon = _noise(loc, width, num_samples, None, generator, rng_state, first_row, stream)
+        if standard != "normal":
+            # u is rounded to 0 or 1 in the tails.
+            least = torch.finfo(epsilon.dtype).eps / 2
+            epsilon = quantile(standard, torch.special.ndtr(epsilon).clamp(least, 1 - least))
     else:
         epsilon = _noise(loc, width, num_samples, epsilon, generator, rng_state, first_row, stream)
     return _rsample(loc, width, "log_std" if kind == "log_scale" else "std", epsilon)
