@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tests.families import CASES, COMPOSITION, LOCATION_SCALE, STUDENT_T, FamilyCase, draws
+from vae_ext import ops
 from vae_ext.aevb import families
 from vae_ext.aevb.families import Family
 
@@ -353,6 +355,124 @@ def test_parameters_outside_their_domain(case: FamilyCase, name: str, value: flo
     tensors = case.tensors(1) | {name: torch.tensor([[1.0, value, 1.0]], dtype=torch.float64)}
     with pytest.raises(ValueError, match=rf"^{name} has the value .*; expected a finite number greater than 0$"):
         case.make(**tensors, **case.fixed)
+
+
+def in_float32(value: float) -> Tensor:
+    return torch.tensor([value])
+
+
+def exact(value: Tensor) -> Any:
+    return mpmath.mpf(value.item())
+
+
+def log_beta_function(a: Any, b: Any) -> Any:
+    return mpmath.loggamma(a) + mpmath.loggamma(b) - mpmath.loggamma(a + b)
+
+
+def log_t(df: Any, x: Any) -> Any:
+    return -(df + 1) / 2 * mpmath.log1p(x * x / df) - mpmath.log(df) / 2 - log_beta_function(df / 2, mpmath.mpf(0.5))
+
+
+def log_f(df: Any, z: Any) -> Any:
+    """Of df degrees in both."""
+    return (df / 2 - 1) * mpmath.log(z) - df * mpmath.log1p(z) - log_beta_function(df / 2, df / 2)
+
+
+LARGE_SHAPES: dict[str, tuple[Callable[[Tensor], Family], float, float, Callable[[Any, Any], Any]]] = {
+    "gamma": (families.Gamma, 1e6, 1.0005e6, lambda a, z: (a - 1) * mpmath.log(z) - z - mpmath.loggamma(a)),
+    "erlang": (
+        lambda a: families.Erlang(int(a), torch.ones(1)),
+        1e6,
+        1.0005e6,
+        lambda a, z: (a - 1) * mpmath.log(z) - z - mpmath.loggamma(a),
+    ),
+    "beta": (
+        lambda a: families.Beta(a, a),
+        1e5,
+        0.501,
+        lambda a, z: (a - 1) * (mpmath.log(z) + mpmath.log1p(-z)) - log_beta_function(a, a),
+    ),
+    "f": (lambda df: families.F(df, df), 1e5, 1.003, log_f),
+    "student-t": (lambda df: families.StudentT(df, 0.0, 1.0), 1e7, 0.7, log_t),
+    "elliptical": (lambda df: families.Elliptical(torch.zeros(1, 1), torch.eye(1), df), 1e7, 0.7, log_t),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_SHAPES)
+def test_densities_of_large_shapes_in_float32(name: str) -> None:
+    make, shape, z, log_density = LARGE_SHAPES[name]
+    with mpmath.workdps(40):
+        expected = float(log_density(exact(in_float32(shape)), exact(in_float32(z))))
+    assert make(in_float32(shape)).log_prob(in_float32(z).unsqueeze(-1)).item() == pytest.approx(expected, rel=2e-6)
+
+
+def test_dirichlet_of_large_shapes_in_float32() -> None:
+    """Of two shares it is a beta."""
+    share = torch.tensor([0.501, 1 - 0.501])
+    beta = families.Beta(in_float32(1e5), 1e5).log_prob(share[:1])
+    dirichlet = families.Dirichlet(torch.full((1, 2), 1e5)).log_prob(share)
+    # The shares do not add up to 1 exactly.
+    torch.testing.assert_close(dirichlet, beta, rtol=0.0, atol=0.02)
+
+
+def test_the_entropy_of_many_degrees_of_freedom_in_float32() -> None:
+    """It falls to that of the Gaussian as 1 / df."""
+    for df in (1e5, 1e6, 1e7):
+        entropy = families.StudentT(in_float32(df), 0.0, 1.0).entropy.item()
+        assert entropy == pytest.approx(families.Normal.standard_entropy + 1 / df, abs=2e-7)
+
+
+@pytest.mark.parametrize("concentration", [0.5, 30.0, 999.0, 1001.0, 1e4, 1e6])
+def test_the_variance_of_weibull_in_float32(concentration: float) -> None:
+    with mpmath.workdps(60):
+        x = 1 / mpmath.mpf(concentration)
+        expected = float(9 * (mpmath.gamma(1 + 2 * x) - mpmath.gamma(1 + x) ** 2))
+    variance = families.Weibull(in_float32(concentration), 3.0).variance
+    assert variance.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1.0, 1.0000002), (1.0, 1.001), (1e20, 1.3e20), (2.0, 3.7), (1e-25, 1e12), (1e-30, 1e19)]
+)
+def test_moments_of_reciprocal_in_float32(low: float, high: float) -> None:
+    ends = in_float32(low), in_float32(high)
+    family = families.Reciprocal(*ends)
+    with mpmath.workdps(60):
+        a, b = map(exact, ends)
+        log_ratio = mpmath.log(b / a)
+        mean = (b - a) / log_ratio
+        variance = (b**2 - a**2) / (2 * log_ratio) - mean**2
+        z = exact(in_float32((low + high) / 2))
+        log_density = -mpmath.log(z) - mpmath.log(log_ratio)
+    assert family.mean.item() == pytest.approx(float(mean), rel=1e-6)
+    assert family.variance.item() == pytest.approx(min(float(variance), math.inf), rel=1e-6)
+    assert family.log_prob(in_float32((low + high) / 2)).item() == pytest.approx(float(log_density), rel=1e-6, abs=1e-6)
+
+
+def test_student_t_of_few_degrees_does_not_overflow_early() -> None:
+    """Of the size of exp(E / df), of which the square would be infinite: at df = 0.3 for one draw in a million."""
+    z = families.StudentT(torch.full((400_000, 1), 0.2), 0.0, 1.0).rsample(rng_state=STATE)
+    assert z.isfinite().all()
+    assert z.abs().max() > 1e22
+
+
+def test_rejection_uses_parts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one gamma, however many of its attempts are refused, are not those of the next; NaN is tried once."""
+    streams: list[int] = []
+
+    def watch(*args: Any, stream: int, **keywords: Any) -> Tensor:
+        streams.append(stream)
+        # Where every variate is 0 every attempt is refused: it asks for 0 < 0.
+        return location_scale_rsample(*args, stream=stream, **keywords) * 0
+
+    location_scale_rsample = ops.location_scale_rsample
+    monkeypatch.setattr(ops, "location_scale_rsample", watch)
+    families.Beta(torch.ones(1, 1), torch.ones(1, 1)).rsample(rng_state=STATE)
+    assert len(streams) > 2 * 250
+    assert len(set(streams)) == len(streams)
+    streams.clear()
+    families.Gamma(torch.full((2, 1), math.nan), validate=False).rsample(rng_state=STATE)
+    assert len(streams) == 3
 
 
 def test_other_mistakes_are_said_in_a_sentence() -> None:

@@ -234,20 +234,27 @@ class StudentT(Family):
     @property
     def entropy(self) -> Tensor:
         """Of each element, in nats."""
-        half, more = 0.5 * self.df, 0.5 * (self.df + 1)
-        log_beta = half.lgamma() + math.lgamma(0.5) - more.lgamma()
-        return more * (more.digamma() - half.digamma()) + 0.5 * self.df.log() + log_beta + self.log_scale
+        half, more = 0.5 * self.df.double(), 0.5 * (self.df.double() + 1)
+        spread = more * (more.digamma() - half.digamma()) - _log_constant_of_t(self.df)
+        return spread.to(self.df.dtype) + self.log_scale
 
     def _transform(self, noise: Noise) -> Tensor:
-        # U = exp(-E).
-        radius = (self.df * torch.expm1(2 * noise("exponential") / self.df)).sqrt()
+        # U = exp(-E), and the factor that grows fastest apart from the root, so as to overflow last.
+        share = noise("exponential") / self.df
+        radius = self.df.sqrt() * share.exp() * (-torch.expm1(-2 * share)).sqrt()
         epsilon = radius * torch.cos(2 * math.pi * noise.at(1)("uniform"))
         return self.loc + self.scale * epsilon
 
     def _log_density(self, z: Tensor) -> Tensor:
         x = (z - self.loc) / self.scale
-        constant = (0.5 * (self.df + 1)).lgamma() - (0.5 * self.df).lgamma() - 0.5 * (math.pi * self.df).log()
+        constant = _log_constant_of_t(self.df).to(self.df.dtype)
         return constant - self.log_scale - 0.5 * (self.df + 1) * torch.log1p(x.square() / self.df)
+
+
+def _log_constant_of_t(df: Tensor, size: int = 1) -> Tensor:
+    """The log-density of a standard t vector at 0, in float64: of many degrees of freedom it is a small difference."""
+    half = 0.5 * df.double()
+    return (half + 0.5 * size).lgamma() - half.lgamma() - 0.5 * size * (2 * math.pi * half).log()
 
 
 class Elliptical(Family):
@@ -323,6 +330,5 @@ class Elliptical(Family):
         squared: Tensor = x.square().sum(-1)
         if self.df is None:
             return -0.5 * (squared + size * math.log(2 * math.pi)) - log_det
-        more = 0.5 * (self.df + size)
-        constant = more.lgamma() - (0.5 * self.df).lgamma() - 0.5 * size * (math.pi * self.df).log()
-        return constant - log_det - more * torch.log1p(squared / self.df)
+        constant = _log_constant_of_t(self.df, size).to(self.df.dtype)
+        return constant - log_det - 0.5 * (self.df + size) * torch.log1p(squared / self.df)
