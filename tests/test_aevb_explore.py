@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vae_ext.aevb import VAE, AutoEncoder, Gaussian, GaussianLikelihood, VAEConfig, explore
+from vae_ext.aevb.families import Gamma, Laplace
 from vae_ext.aevb.gradient_variance import Plan, Setting, measure
 from vae_ext.datasets import Dataset, load_dataset
 
@@ -36,6 +37,25 @@ def test_samples_are_of_the_prior() -> None:
         explore.sample(model, 5, torch.Generator().manual_seed(4)).x[:3],
         explore.sample(model, 5, torch.Generator().manual_seed(4)).x[:3],
     )
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)], ids=str)
+def test_samples_are_of_a_prior_of_ones_own(shape: tuple[int, ...]) -> None:
+    model = make_vae()
+    model.prior = Gamma(torch.full(shape, 2.0), 4.0)  # type: ignore[assignment]
+    z = explore.sample(model, 20_000, torch.Generator().manual_seed(0)).z
+    assert z.shape == (20_000, 3)
+    assert (z.mean(0) - 0.5).abs().max() < 0.015
+    assert (z.var(0) - 0.125).abs().max() < 0.01
+    assert z.T.corrcoef().fill_diagonal_(0).abs().max() < 0.03
+
+
+def test_what_needs_the_standard_prior_says_so(digits: Dataset) -> None:
+    model = make_vae()
+    model.prior = Laplace(torch.zeros(3), 1.0)  # type: ignore[assignment]
+    for look in (lambda: explore.manifold(model, 4), lambda: explore.encode(model, digits, digits.test[:3])):
+        with pytest.raises(ValueError, match="prior of its own, Laplace"):
+            look()
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])

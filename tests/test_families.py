@@ -6,14 +6,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tests.families import CASES, COMPOSITION, LOCATION_SCALE, STUDENT_T, FamilyCase, draws
+from vae_ext import ops
 from vae_ext.aevb import families
+from vae_ext.aevb.families import Family
 
 # A p-value below this fails; the states are fixed, so that a test either always passes or never does.
 SIGNIFICANCE = 1e-4
@@ -21,7 +25,12 @@ STATE = torch.tensor([7, 11])
 
 pytestmark = pytest.mark.cpu_only("SciPy's distributions, and noise whose bits are the CPU's, are on the CPU")
 
-by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+def case_id(case: FamilyCase) -> str:
+    return case.id
+
+
+by_case = pytest.mark.parametrize("case", CASES, ids=case_id)
 
 
 @by_case
@@ -116,8 +125,57 @@ def test_gammas_of_small_shape_do_not_underflow_on_the_simplex() -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("make", "parameters", "greatest"),
+    [
+        (families.Beta, (0.1, 0.1), 1),
+        (families.Beta, (0.9, 0.9), 1),
+        (families.Gamma, (0.1, 2.0), math.inf),
+        (families.ChiSquared, (0.05,), math.inf),
+        (families.F, (0.2, 0.2), math.inf),
+        (families.LogNormal, (0.0, 60.0), math.inf),
+        (families.Weibull, (0.01, 3.0), math.inf),
+        (families.Pareto, (0.1, 3.0), math.inf),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_draws_are_not_rounded_to_an_end_of_the_support(
+    make: Callable[..., Family], parameters: tuple[float, ...], greatest: float, dtype: torch.dtype
+) -> None:
+    leaves = [torch.full((20_000, 1), value, dtype=dtype, requires_grad=True) for value in parameters]
+    z = make(*leaves).rsample(rng_state=STATE)
+    assert ((z > 0) & (z < greatest)).all()
+    log_prob = make(*leaves).log_prob(z)
+    assert log_prob.isfinite().all()
+    for gradient in (*torch.autograd.grad(z.sum(), leaves, retain_graph=True), *torch.autograd.grad(log_prob.sum(), z)):
+        assert not gradient.isnan().any()
+
+
 class TestDirichlet:
     concentration = torch.tensor([0.7, 2.0, 4.5], dtype=torch.float64)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    def test_draws_are_inside(self, dtype: torch.dtype) -> None:
+        concentration = torch.full((20_000, 3), 0.1, dtype=dtype, requires_grad=True)
+        family = families.Dirichlet(concentration)
+        z = family.rsample(rng_state=STATE)
+        assert (z > 0).all()
+        log_prob = family.log_prob(z)
+        assert log_prob.isfinite().all()
+        for gradient in torch.autograd.grad(log_prob.sum(), (z, concentration)):
+            assert gradient.isfinite().all()
+
+    def test_the_density_is_zero_outside_the_simplex(self) -> None:
+        concentration = torch.ones(1, 3, requires_grad=True)
+        family = families.Dirichlet(concentration)
+        outside = torch.tensor([[[5.0, -3.0, -1.0]], [[0.5, 0.3, 0.1]], [[0.5, 0.5, 0.5]], [[math.inf, 0.0, 0.0]]])
+        log_prob = family.log_prob(outside)
+        assert (log_prob == -math.inf).all()
+        inside = torch.tensor([[[0.5, 0.25, 0.25]], [[1.0, 0.0, 0.0]]])
+        torch.testing.assert_close(family.log_prob(inside), torch.full((2, 1), math.log(2)))
+        assert family.log_prob(torch.tensor([[math.nan, 0.5, 0.5]])).isnan()
+        (gradient,) = torch.autograd.grad(family.log_prob(torch.cat([outside, inside]))[-2:].sum(), concentration)
+        assert gradient.isfinite().all()
 
     def test_marginals(self) -> None:
         z = families.Dirichlet(self.concentration.expand(10_000, 3)).rsample(rng_state=STATE)
@@ -178,6 +236,22 @@ class TestElliptical:
         factor = 1.0 if df is None else df / (df - 2)
         np.testing.assert_allclose(family.variance[0], np.diag(shape) * factor)
 
+    @pytest.mark.parametrize(
+        ("loc", "scale_tril", "df"),
+        [((2,), (5, 2, 2), ()), ((5, 2), (2, 2), ()), ((2,), (2, 2), (5,)), ((3, 2), (5, 1, 2, 2), ())],
+    )
+    def test_each_vector_is_a_draw_of_its_own(
+        self, loc: tuple[int, ...], scale_tril: tuple[int, ...], df: tuple[int, ...]
+    ) -> None:
+        family = families.Elliptical(
+            self.loc.expand(loc), self.scale_tril.expand(scale_tril), torch.full(df, 3.0).double()
+        )
+        z = family.rsample(4, rng_state=STATE)
+        assert family.mean.shape == family.variance.shape == z.shape[1:]
+        assert z.shape[1] == 5
+        assert family.log_prob(z, 1).shape == z.shape[:-1]
+        assert len(z[..., 0].unique()) == z[..., 0].numel()
+
     def test_gradients_of_expectations(self) -> None:
         """Of E[x' x] = loc' loc + trace(covariance) df / (df - 2)."""
         count, df = 40_000, 9.0
@@ -230,6 +304,49 @@ def test_the_density_is_zero_outside_the_support(case: FamilyCase) -> None:
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+@by_case
+def test_the_density_of_nan_is_nan(case: FamilyCase) -> None:
+    assert case.family(1).log_prob(torch.tensor([math.nan], dtype=torch.float64)).isnan()
+
+
+def test_the_density_at_the_ends_of_the_support() -> None:
+    """Where a factor is 0 to the power of 0, or the density falls to 0, or rounding goes beyond an end."""
+    zero, rate = torch.zeros(1), torch.full((1,), 3.0)
+    assert families.Weibull(1.0, rate).log_prob(zero).item() == pytest.approx(-math.log(3))
+    assert families.Erlang(1, rate).log_prob(zero).item() == pytest.approx(math.log(3))
+    assert families.LogNormal(zero, 0.5).log_prob(zero).item() == -math.inf
+    low = torch.linspace(-3, 3, 1001).unsqueeze(-1)
+    for end in (low, low + 0.7):
+        # The density is 0 there, but for what rounding makes of where the end is.
+        assert (families.Triangular(low, low + 0.7).log_prob(end) < math.log(1e-5)).all()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.distribution().support()[1] == math.inf], ids=case_id)
+def test_the_density_at_infinity_is_zero(case: FamilyCase) -> None:
+    assert case.family(1).log_prob(torch.tensor([math.inf], dtype=torch.float64)).item() == -math.inf
+
+
+class HostNumbers(TorchFunctionMode):
+    """Refuses tensors made of the host's numbers, which a CUDA device would have to be sent, and wait for."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.tensor, torch.as_tensor, torch.asarray), f"{func} of {args}"
+        return func(*args, **(kwargs or {}))
+
+
+def test_numbers_are_not_copied_from_the_host() -> None:
+    loc, state = torch.zeros(3, 2), STATE.clone()
+    with HostNumbers():
+        for family in (
+            families.Laplace(loc, 1.0),
+            families.StudentT(5.0, loc, log_scale=0.0),
+            families.Gamma(loc + 1, 2.0),
+            families.Uniform(loc, 1.0),
+            families.Elliptical(loc, torch.eye(2), 5.0),
+        ):
+            family.log_prob(family.rsample(2, rng_state=state))
+
+
 @pytest.mark.parametrize(
     ("name", "case"),
     [(name, case) for case in CASES for name in case.parameters if name not in ("loc", "low", "high")],
@@ -240,6 +357,126 @@ def test_parameters_outside_their_domain(case: FamilyCase, name: str, value: flo
     tensors = case.tensors(1) | {name: torch.tensor([[1.0, value, 1.0]], dtype=torch.float64)}
     with pytest.raises(ValueError, match=rf"^{name} has the value .*; expected a finite number greater than 0$"):
         case.make(**tensors, **case.fixed)
+
+
+def in_float32(value: float) -> Tensor:
+    return torch.tensor([value])
+
+
+def exact(value: Tensor) -> Any:
+    return mpmath.mpf(value.item())
+
+
+def log_beta_function(a: Any, b: Any) -> Any:
+    return mpmath.loggamma(a) + mpmath.loggamma(b) - mpmath.loggamma(a + b)
+
+
+def log_t(df: Any, x: Any) -> Any:
+    return -(df + 1) / 2 * mpmath.log1p(x * x / df) - mpmath.log(df) / 2 - log_beta_function(df / 2, mpmath.mpf(0.5))
+
+
+def log_f(df: Any, z: Any) -> Any:
+    """Of df degrees in both."""
+    return (df / 2 - 1) * mpmath.log(z) - df * mpmath.log1p(z) - log_beta_function(df / 2, df / 2)
+
+
+LARGE_SHAPES: dict[str, tuple[Callable[[Tensor], Family], float, float, Callable[[Any, Any], Any]]] = {
+    "gamma": (families.Gamma, 1e6, 1.0005e6, lambda a, z: (a - 1) * mpmath.log(z) - z - mpmath.loggamma(a)),
+    "erlang": (
+        lambda a: families.Erlang(int(a), torch.ones(1)),
+        1e6,
+        1.0005e6,
+        lambda a, z: (a - 1) * mpmath.log(z) - z - mpmath.loggamma(a),
+    ),
+    "beta": (
+        lambda a: families.Beta(a, a),
+        1e5,
+        0.501,
+        lambda a, z: (a - 1) * (mpmath.log(z) + mpmath.log1p(-z)) - log_beta_function(a, a),
+    ),
+    "f": (lambda df: families.F(df, df), 1e5, 1.003, log_f),
+    "student-t": (lambda df: families.StudentT(df, 0.0, 1.0), 1e7, 0.7, log_t),
+    "elliptical": (lambda df: families.Elliptical(torch.zeros(1, 1), torch.eye(1), df), 1e7, 0.7, log_t),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_SHAPES)
+def test_densities_of_large_shapes_in_float32(name: str) -> None:
+    make, shape, z, log_density = LARGE_SHAPES[name]
+    with mpmath.workdps(40):
+        expected = float(log_density(exact(in_float32(shape)), exact(in_float32(z))))
+    assert make(in_float32(shape)).log_prob(in_float32(z).unsqueeze(-1)).item() == pytest.approx(expected, rel=2e-6)
+
+
+def test_dirichlet_of_large_shapes_in_float32() -> None:
+    """Of two shares it is a beta."""
+    share = torch.tensor([0.501, 1 - 0.501])
+    beta = families.Beta(in_float32(1e5), 1e5).log_prob(share[:1])
+    dirichlet = families.Dirichlet(torch.full((1, 2), 1e5)).log_prob(share)
+    # The shares do not add up to 1 exactly.
+    torch.testing.assert_close(dirichlet, beta, rtol=0.0, atol=0.02)
+
+
+def test_the_entropy_of_many_degrees_of_freedom_in_float32() -> None:
+    """It falls to that of the Gaussian as 1 / df."""
+    for df in (1e5, 1e6, 1e7):
+        entropy = families.StudentT(in_float32(df), 0.0, 1.0).entropy.item()
+        assert entropy == pytest.approx(families.Normal.standard_entropy + 1 / df, abs=2e-7)
+
+
+@pytest.mark.parametrize("concentration", [0.5, 30.0, 999.0, 1001.0, 1e4, 1e6])
+def test_the_variance_of_weibull_in_float32(concentration: float) -> None:
+    with mpmath.workdps(60):
+        x = 1 / mpmath.mpf(concentration)
+        expected = float(9 * (mpmath.gamma(1 + 2 * x) - mpmath.gamma(1 + x) ** 2))
+    variance = families.Weibull(in_float32(concentration), 3.0).variance
+    assert variance.item() == pytest.approx(expected, rel=1e-6, abs=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-11)], ids=str)
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1.0, 1.0000002), (1.0, 1.001), (1e20, 1.000001e20), (1e20, 1.3e20), (2.0, 3.7), (1e-25, 1e12), (1e-30, 1e19)],
+)
+def test_moments_of_reciprocal(low: float, high: float, dtype: torch.dtype, tolerance: float) -> None:
+    ends = torch.tensor([low], dtype=dtype), torch.tensor([high], dtype=dtype)
+    z = 0.5 * (ends[0] + ends[1])
+    family = families.Reciprocal(*ends)
+    with mpmath.workdps(60):
+        a, b = map(exact, ends)
+        log_ratio = mpmath.log(b / a)
+        mean = (b - a) / log_ratio
+        variance = (b**2 - a**2) / (2 * log_ratio) - mean**2
+        log_density = -mpmath.log(exact(z)) - mpmath.log(log_ratio)
+    assert family.mean.item() == pytest.approx(float(mean), rel=tolerance, abs=0)
+    assert family.variance.item() == pytest.approx(float(variance), rel=tolerance, abs=0)
+    assert family.log_prob(z).item() == pytest.approx(float(log_density), rel=tolerance, abs=tolerance)
+
+
+def test_student_t_of_few_degrees_does_not_overflow_early() -> None:
+    """Of the size of exp(E / df), of which the square would be infinite: at df = 0.3 for one draw in a million."""
+    z = families.StudentT(torch.full((400_000, 1), 0.2), 0.0, 1.0).rsample(rng_state=STATE)
+    assert z.isfinite().all()
+    assert z.abs().max() > 1e22
+
+
+def test_rejection_uses_parts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one gamma, however many of its attempts are refused, are not those of the next; NaN is tried once."""
+    streams: list[int] = []
+
+    def watch(*args: Any, stream: int, **keywords: Any) -> Tensor:
+        streams.append(stream)
+        # Where every variate is 0 every attempt is refused: it asks for 0 < 0.
+        return location_scale_rsample(*args, stream=stream, **keywords) * 0
+
+    location_scale_rsample = ops.location_scale_rsample
+    monkeypatch.setattr(ops, "location_scale_rsample", watch)
+    families.Beta(torch.ones(1, 1), torch.ones(1, 1)).rsample(rng_state=STATE)
+    assert len(streams) > 2 * 250
+    assert len(set(streams)) == len(streams)
+    streams.clear()
+    families.Gamma(torch.full((2, 1), math.nan), validate=False).rsample(rng_state=STATE)
+    assert len(streams) == 3
 
 
 def test_other_mistakes_are_said_in_a_sentence() -> None:
@@ -258,6 +495,10 @@ def test_other_mistakes_are_said_in_a_sentence() -> None:
         "rate is of type str; expected a tensor or a number": lambda: families.Exponential(not_a_number),
         "event_ndim 4; expected an event": lambda: families.Exponential(ones, event_ndim=4),
         "scale_tril has shape .*; expected it to end in": lambda: families.Elliptical(ones, ones),
+        "scale_tril is torch.float64; expected": lambda: families.Elliptical(ones, torch.eye(3).double()),
+        "the parameters of Elliptical do not broadcast: loc .2., scale_tril .4., df": lambda: families.Elliptical(
+            ones, torch.eye(3).expand(4, 3, 3), 3.0
+        ),
         "scale_tril has the value 1; expected 0 above": lambda: families.Elliptical(ones, torch.ones(3, 3)),
     }
     for match, make in mistakes.items():

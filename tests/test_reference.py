@@ -17,7 +17,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from tests.cases import SCALE_KINDS
 from vae_ext import reference
-from vae_ext.arguments import resolve_event_ndim, resolve_prior, resolve_scale
+from vae_ext.arguments import STANDARDS, Standard, resolve_event_ndim, resolve_prior, resolve_scale
 
 pytestmark = pytest.mark.cpu_only("compares eager PyTorch with SciPy")
 
@@ -151,6 +151,17 @@ def test_noise_comes_from_the_generator() -> None:
     assert torch.equal(reference.normal_rsample(mean, log_var), first)
     assert reference.normal_rsample(mean, log_var[0], 3).shape == (3, 4, 5)
     assert stats.kstest(reference.normal_rsample(torch.zeros(100_000), 0.0).numpy(), "norm").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("standard", STANDARDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_far_tails_are_finite(standard: Standard, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the ends of what torch.rand draws, too, of which 0 is one."""
+    eps = torch.finfo(dtype).eps
+    ends = torch.tensor([0.0, eps / 2, 1 - eps / 2], dtype=dtype)
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: ends)
+    epsilon = reference.location_scale_rsample(torch.zeros(3, dtype=dtype), standard, scale=1.0)
+    assert epsilon.isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,12 @@ def location_scale_rsample(
     given, kind = resolve_location_scale(scale, log_scale)
     resolve_event_ndim(event_ndim, loc=loc)
     width = as_parameter(kind, given, loc)
-    if epsilon is None:
-        normal = _noise(loc, width, num_samples, None, generator, rng_state, first_row, stream)
-        epsilon = quantile(standard, torch.special.ndtr(normal))
-    else:
-        epsilon = _noise(loc, width, num_samples, epsilon, generator, rng_state, first_row, stream)
+    drawn = epsilon is None
+    draw = torch.randn if resolve_standard(standard) == "normal" else torch.rand
+    epsilon = _noise(loc, width, num_samples, epsilon, generator, rng_state, first_row, stream, draw)
+    if drawn and draw is torch.rand:
+        # Of torch.rand 0 is one, which no quantile function takes.
+        epsilon = quantile(standard, epsilon.clamp(min=torch.finfo(epsilon.dtype).eps / 4))
     return _rsample(loc, width, "log_std" if kind == "log_scale" else "std", epsilon)
 
 
@@ -298,6 +299,7 @@ def _noise(
     rng_state: Tensor | None,
     first_row: int,
     stream: int,
+    draw: Callable[..., Tensor] = torch.randn,
 ) -> Tensor:
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; expected 1 or more, or None")
@@ -311,7 +313,7 @@ def _noise(
                 "rng_state, first_row and stream choose the noise of the fused operators, which the reference"
                 " cannot draw: it needs explicit epsilon"
             )
-        return torch.randn(shape, dtype=wide_dtype(mean), device=mean.device, generator=generator)
+        return draw(shape, dtype=wide_dtype(mean), device=mean.device, generator=generator)
     if generator is not None:
         raise ValueError("generator and epsilon are both given; expected one or neither")
     if epsilon.shape != shape:

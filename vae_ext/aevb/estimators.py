@@ -10,8 +10,9 @@ so do their gradients; they differ in variance. What they have in common:
 * `generator`, `rng_state` and `first_row` say where the noise comes from, as for `vae_ext.normal_rsample`. Under one
   state the three draw the same z.
 * They return `[B]` in nats, whose gradient is the estimate of the bound's gradient in all parameters of the model.
-* The posterior is Gaussian, or with `sgvb_a` of any family of `vae_ext.aevb.families`.
-* Errors are the operators': ValueError for shapes, TypeError for dtypes and for what an encoder returns.
+* The posterior is Gaussian and the prior N(0, I), or with `sgvb_a` both are of any family of `vae_ext.aevb.families`.
+* Errors are the operators': ValueError for shapes, TypeError for dtypes and for what an encoder returns; and ValueError
+  for a prior of the model's own under a Gaussian posterior.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from torch import Generator, Tensor
 
 from vae_ext import ops
 from vae_ext.aevb.families import Family, Normal
-from vae_ext.aevb.families.family import WHOLE_LINE
-from vae_ext.aevb.interface import GaussianLike, Model, as_gaussian
+from vae_ext.aevb.interface import GaussianLike, Model, as_gaussian, require_standard_prior
 
 
 class Estimator(Protocol):
@@ -59,7 +59,8 @@ def sgvb_a(
     the model's `prior`, a `Family` as well, in the place of N(0, I) where the model has one.
 
     Raises:
-        ValueError: the posterior is not of the support of the prior.
+        ValueError: the posterior goes beyond the support of the prior, so that the bound is -inf. Ends of supports that
+            are tensors on another device than the CPU are not compared, which would wait for it.
     """
     return _bound_a(
         model, x, model.encode(x), num_samples, generator=generator, rng_state=rng_state, first_row=first_row
@@ -108,6 +109,7 @@ def _bound_a(model: Model, x: Tensor, posterior: GaussianLike | Family, num_samp
 
 def _bound_b(model: Model, x: Tensor, posterior: GaussianLike | Family, num_samples: int, **noise: Any) -> Tensor:
     gaussian = as_gaussian(posterior, "encoder")
+    require_standard_prior(model)
     z, kl = ops.normal_rsample_kl(gaussian.mean, num_samples=num_samples, **gaussian.scale_keyword, **noise)
     return model.log_likelihood(z, x).mean(0) - kl
 
@@ -130,6 +132,7 @@ def score_function(
     gradient of -log q inside f is left out, as its expectation is zero; parameters of p(x given z) have theirs as ever.
     """
     posterior = as_gaussian(model.encode(x), "encoder")
+    require_standard_prior(model)
     with torch.no_grad():
         z, log_ratio = ops.normal_rsample_log_ratio(
             posterior.mean,
@@ -161,6 +164,7 @@ def rsample_log_ratio(
         z = posterior.rsample(num_samples, generator=generator, rng_state=rng_state, first_row=first_row, stream=stream)
         return z, _log_prior(model, posterior, z) - posterior.log_prob(z)
     gaussian = as_gaussian(posterior, "encoder")
+    require_standard_prior(model)
     return ops.normal_rsample_log_ratio(
         gaussian.mean,
         num_samples=num_samples,
@@ -174,16 +178,14 @@ def rsample_log_ratio(
 
 def _log_prior(model: Any, posterior: Family, z: Tensor) -> Tensor:
     """log p(z), of the model's own prior or N(0, I)."""
-    prior: Family | None = getattr(model, "prior", None)
-    support = WHOLE_LINE if prior is None else prior.support
-    if support != posterior.support:
-        name = "N(0, I), as the model has none of its own," if prior is None else type(prior).__name__
+    own: Family | None = getattr(model, "prior", None)
+    prior = Normal(z.new_zeros(()), 1.0, validate=False) if own is None else own
+    if not prior.covers(posterior):
+        name = "N(0, I), as the model has none of its own," if own is None else type(own).__name__
         raise ValueError(
-            f"the posterior {type(posterior).__name__} is on {posterior.support} and the prior {name} on {support}:"
-            " give the model an attribute prior, a family on what the posterior is on"
+            f"the posterior {type(posterior).__name__} is on {posterior.support} and the prior {name} on"
+            f" {prior.support}: give the model an attribute prior, a family that is positive wherever the posterior is"
         )
-    if prior is None:
-        prior = Normal(z.new_zeros(()), 1.0, validate=False)
     return prior.log_prob(z, posterior.event_ndim)
 
 

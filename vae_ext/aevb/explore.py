@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from vae_ext import ops, reference
 from vae_ext.aevb.families import Family
+from vae_ext.aevb.interface import require_standard_prior
 from vae_ext.aevb.models import AutoEncoder, evaluating
 from vae_ext.arguments import as_parameter
 from vae_ext.datasets import Dataset
@@ -107,8 +108,8 @@ def _looking_on(
 
 @_looking_on
 def sample(model: AutoEncoder, count: int, generator: Generator | None = None) -> Samples:
-    """Draws z from the prior, and x from p(x given z), with a generator of the CPU."""
-    z = torch.randn(count, model.latent_dim, generator=generator, device="cpu").to(_device(model))
+    """Draws z from the prior, N(0, I) or the model's own, and x from p(x given z), with a generator of the CPU."""
+    z = _prior_draws(model, count, generator).to(_device(model))
     outputs = (model.decoder(part) for part in z.split(BATCH))
     parts = [(model.likelihood.mean(output), model.likelihood.sample(output, generator)) for output in outputs]
     means, draws = zip(*parts, strict=True)
@@ -117,7 +118,13 @@ def sample(model: AutoEncoder, count: int, generator: Generator | None = None) -
 
 @_looking_on
 def encode(model: AutoEncoder, dataset: Dataset, rows: Tensor) -> Codes:
-    """q(z given x) of every datapoint of `rows` (`dataset.train` or `dataset.test`)."""
+    """q(z given x) of every datapoint of `rows` (`dataset.train` or `dataset.test`).
+
+    Raises:
+        ValueError: the model has another prior than N(0, I).
+        NotImplementedError: q is of a family without an entropy in closed form.
+    """
+    require_standard_prior(model)
     parts = [_codes(model, x) for x in _batches(dataset, rows)]
     return Codes(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
@@ -143,7 +150,11 @@ def manifold(model: AutoEncoder, side: int, latents: Sequence[int] = (0, 1)) -> 
 
     The grid is even in probability: the unit square through the inverse Gaussian distribution function. The first of
     `latents` runs from left to right, the second from bottom to top.
+
+    Raises:
+        ValueError: the model has another prior than N(0, I).
     """
+    require_standard_prior(model)
     across, up = latents
     coordinates = torch.special.ndtri((torch.arange(side) + 0.5) / side)
     z = torch.zeros(side, side, model.latent_dim)
@@ -156,6 +167,17 @@ def manifold(model: AutoEncoder, side: int, latents: Sequence[int] = (0, 1)) -> 
 def most_informative(codes: Codes, count: int) -> list[int]:
     """The latent variables whose posteriors are farthest from the prior, in order of their number."""
     return sorted(codes.kl.mean(0).topk(count).indices.tolist())
+
+
+def _prior_draws(model: AutoEncoder, count: int, generator: Generator | None) -> Tensor:
+    """`[N, J]`."""
+    prior: Family | None = getattr(model, "prior", None)
+    if prior is None:
+        return torch.randn(count, model.latent_dim, generator=generator, device="cpu")
+    # Where one distribution is that of all latent variables, each draws for itself.
+    each = model.latent_dim // prior.shape.numel()
+    state = ops.make_rng_state(generator, "cpu").to(prior.device)
+    return prior.rsample(count * each, rng_state=state).reshape(count, model.latent_dim)
 
 
 def _codes(model: AutoEncoder, x: Tensor) -> Codes:

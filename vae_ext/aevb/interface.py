@@ -36,8 +36,8 @@ GaussianLike: TypeAlias = Gaussian | tuple[Tensor, Scale] | tuple[Tensor, Scale,
 class Model(Protocol):
     """Any object with these two methods; the prior p(z) is N(0, I).
 
-    A posterior of another family may have another prior: the model's `prior`, a `Family` too, where it has one. It must
-    where the posterior is not of the whole line.
+    A posterior of another family than the Gaussian tuple may have another prior: the model's `prior`, a `Family` too,
+    where it has one. It must be positive wherever the posterior is.
     """
 
     def encode(self, x: Tensor) -> GaussianLike | Family:
@@ -45,6 +45,16 @@ class Model(Protocol):
 
     def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
         """log p(x given z) of the generative model in nats: z `[L, B, *J]` and x `[B, *D]` to `[L, B]`."""
+
+
+def require_standard_prior(model: object) -> None:
+    """For what assumes p(z) to be N(0, I). Raises ValueError where the model has a prior of its own."""
+    prior = getattr(model, "prior", None)
+    if prior is not None:
+        raise ValueError(
+            f"the model has a prior of its own, {type(prior).__name__}; expected p(z) to be N(0, I): another goes with"
+            " a posterior that is a Family, through estimator sgvb_a"
+        )
 
 
 def as_gaussian(output: GaussianLike | Family, source: str) -> Gaussian:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from vae_ext import ops, reference
 from vae_ext.aevb.families import Family
 from vae_ext.aevb.hmc import hmc
-from vae_ext.aevb.interface import Gaussian
+from vae_ext.aevb.interface import Gaussian, require_standard_prior
 from vae_ext.aevb.models import AutoEncoder, evaluating
 from vae_ext.aevb.observations import BitFlips, BlockMeans, GaussianNoise, Observation, Visible
 from vae_ext.arguments import as_parameter
@@ -155,9 +155,7 @@ def infer(
     """
     if y.ndim != 2:
         raise ValueError(f"y has shape {list(y.shape)}; expected [B, D'], a row for each datapoint")
-    prior = getattr(model, "prior", None)
-    if prior is not None:
-        raise ValueError(f"the model has a prior of its own, {type(prior).__name__}; expected p(z) to be N(0, I)")
+    require_standard_prior(model)
     method = method or Gradient()
     with torch.no_grad(), evaluating(model):
         parts = [_infer(model, observation, part, method, num_samples, generator) for part in y.split(BATCH)]

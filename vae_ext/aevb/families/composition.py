@@ -6,6 +6,8 @@ of a standard gamma of shape a is the implicit one, dz/da = -(dF/da) / p(z) (Fig
 it, to a relative error of about 1e-3. Gradients in all other parameters are exact. The implicit gradient can be taken
 once: not twice, and not under torch.func. Rejection looks at values, so neither torch.compile(fullgraph=True) nor a
 CUDA graph can record it.
+
+Log-densities are computed in float64 and rounded once: where shapes are large they are small differences.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vae_ext.aevb.families.family import Family, Noise, require_positive
+from vae_ext.aevb.families.family import SIMPLEX, Family, Noise, finite_exp, require_positive
 from vae_ext.aevb.families.inverse_cdf import POSITIVE
 from vae_ext.aevb.families.location_scale import Normal
 from vae_ext.arguments import Scale
 
 UNIT_INTERVAL = "(0, 1)"
-SIMPLEX = "the simplex"
-# What one gamma takes of the parts of a family's noise: two for each round of rejection.
+# What one gamma takes of the parts of a family's noise: one, and two for each round of rejection.
 PARTS_OF_GAMMA = 512
+# Of shares rounded to bfloat16 the sum is that near to 1, and nearer of those of other dtypes.
+SUM_TOLERANCE = 2**-7
 
 
 def log_standard_gamma(shape: Tensor, noise: Noise) -> Tensor:
@@ -58,13 +61,14 @@ class _StandardGamma(torch.autograd.Function):
 def _marsaglia_tsang(shape: Tensor, noise: Noise) -> Tensor:
     """By rejection, each attempt on counters of its own: a draw depends on its own row, sample and element alone.
 
-    An attempt is refused with probability 0.05 at most; after all rounds that are left it would be below 1e-300.
+    An attempt is refused with probability 0.05 at most; after all rounds that are left it would be below 1e-300. What
+    is no shape, NaN for one, is not attempted again.
     """
     d = shape - 1 / 3
     c = (9 * d).rsqrt()
     z: Tensor | None = None
-    accepted = torch.zeros((), dtype=torch.bool, device=shape.device)
-    for attempt in range(1, PARTS_OF_GAMMA, 2):
+    accepted = ~((shape >= 1) & shape.isfinite())
+    for attempt in range(1, PARTS_OF_GAMMA - 1, 2):
         x = noise.at(attempt)("normal")
         v = (1 + c * x) ** 3
         minus_log_u = noise.at(attempt + 1)("exponential")
@@ -100,11 +104,12 @@ class LogNormal(Normal):
         return super().entropy + self.loc
 
     def _transform(self, noise: Noise) -> Tensor:
-        return super()._transform(noise).exp()
+        return finite_exp(super()._transform(noise))
 
     def _log_density(self, z: Tensor) -> Tensor:
-        log_z = z.log()
-        return super()._log_density(log_z) - log_z
+        positive = z != 0
+        log_z = torch.where(positive, z, 1.0).log()
+        return torch.where(positive, super()._log_density(log_z) - log_z, -math.inf)
 
 
 class Gamma(Family):
@@ -136,12 +141,12 @@ class Gamma(Family):
         return self.concentration / self.rate.square()
 
     def _transform(self, noise: Noise) -> Tensor:
-        return log_standard_gamma(self.concentration, noise).exp() / self.rate
+        return finite_exp(log_standard_gamma(self.concentration, noise)) / self.rate
 
     def _log_density(self, z: Tensor) -> Tensor:
-        a = self.concentration
-        density: Tensor = a * self.rate.log() + torch.special.xlogy(a - 1, z) - self.rate * z - a.lgamma()
-        return density
+        a, rate, wide_z = self.concentration.double(), self.rate.double(), z.double()
+        density: Tensor = a * rate.log() + torch.special.xlogy(a - 1, wide_z) - rate * wide_z - a.lgamma()
+        return density.to(z.dtype)
 
 
 class ChiSquared(Gamma):
@@ -182,9 +187,10 @@ class Beta(Family):
         return torch.sigmoid(log_a - log_b)
 
     def _log_density(self, z: Tensor) -> Tensor:
-        log_beta = self.a.lgamma() + self.b.lgamma() - (self.a + self.b).lgamma()
-        density: Tensor = torch.special.xlogy(self.a - 1, z) + torch.special.xlog1py(self.b - 1, -z) - log_beta
-        return density
+        a, b, wide_z = self.a.double(), self.b.double(), z.double()
+        log_beta = a.lgamma() + b.lgamma() - (a + b).lgamma()
+        density: Tensor = torch.special.xlogy(a - 1, wide_z) + torch.special.xlog1py(b - 1, -wide_z) - log_beta
+        return density.to(z.dtype)
 
 
 class F(Family):
@@ -218,20 +224,21 @@ class F(Family):
     def _transform(self, noise: Noise) -> Tensor:
         log_1 = log_standard_gamma(0.5 * self.df1, noise)
         log_2 = log_standard_gamma(0.5 * self.df2, noise.at(PARTS_OF_GAMMA))
-        return (log_1 - log_2).exp() * (self.df2 / self.df1)
+        return finite_exp(log_1 - log_2) * (self.df2 / self.df1)
 
     def _log_density(self, z: Tensor) -> Tensor:
-        a, b = 0.5 * self.df1, 0.5 * self.df2
+        a, b, wide_z = 0.5 * self.df1.double(), 0.5 * self.df2.double(), z.double()
         log_beta = a.lgamma() + b.lgamma() - (a + b).lgamma()
-        ratio = self.df1 / self.df2
-        power: Tensor = torch.special.xlogy(a - 1, z)
-        return a * ratio.log() + power - (a + b) * torch.log1p(ratio * z) - log_beta
+        ratio = a / b
+        power = torch.special.xlogy(a - 1, wide_z)
+        density: Tensor = a * ratio.log() + power - (a + b) * torch.log1p(ratio * wide_z) - log_beta
+        return density.to(z.dtype)
 
 
 class Dirichlet(Family):
     """Over the simplex of the last dim: gammas of shapes a_1 ... a_K, each over their sum.
 
-    Density prod z_k^(a_k - 1) / B(a).
+    Density prod z_k^(a_k - 1) / B(a) of shares of 0 or more, whose sum is 1 to within 2^-7.
     """
 
     support = SIMPLEX
@@ -253,8 +260,16 @@ class Dirichlet(Family):
     def _transform(self, noise: Noise) -> Tensor:
         return log_standard_gamma(self.concentration, noise).softmax(-1)
 
+    def _inside(self, z: Tensor) -> Tensor:
+        return z.clamp(min=torch.finfo(z.dtype).tiny)
+
+    def _log_density_anywhere(self, z: Tensor) -> Tensor:
+        outside = (z < 0).any(-1) | ((z.sum(-1) - 1).abs() > SUM_TOLERANCE)
+        density: Tensor = self._log_density(torch.where(outside.unsqueeze(-1), 1 / z.shape[-1], z))
+        return torch.where(outside, -math.inf, density)
+
     def _log_density(self, z: Tensor) -> Tensor:
-        a = self.concentration
+        a = self.concentration.double()
         constant = a.sum(-1).lgamma() - a.lgamma().sum(-1)
-        density: Tensor = torch.special.xlogy(a - 1, z).sum(-1) + constant
-        return density
+        density: Tensor = torch.special.xlogy(a - 1, z.double()).sum(-1) + constant
+        return density.to(z.dtype)

@@ -12,9 +12,18 @@ import torch
 from torch import Generator, Tensor
 
 from vae_ext import ops
-from vae_ext.arguments import PARAMETER_DTYPES, LocationScaleKind, Scale, Standard, resolve_integer, wide_dtype
+from vae_ext.arguments import (
+    PARAMETER_DTYPES,
+    LocationScaleKind,
+    Scale,
+    Standard,
+    check_devices,
+    resolve_integer,
+    wide_dtype,
+)
 
 WHOLE_LINE = "the whole line"
+SIMPLEX = "the simplex"
 # What one draw may use of the streams: a family that needs several kinds of noise takes them this far apart.
 STREAMS_APART = 2**48
 
@@ -80,13 +89,14 @@ class Family(ABC):
             are when left out.
 
     Attributes:
-        support: where the density is not zero, in words; a prior has to be of the same.
+        support: where the density is not zero, in words.
         shape, event_ndim, dtype, device: of one sample.
 
     Raises:
         ValueError: a parameter is outside its domain, or the shapes do not broadcast. Looking at values waits for a
             CUDA device, and is left out with `validate=False`.
         TypeError: no parameter is a floating tensor or a number, or they differ in dtype.
+        RuntimeError: they are on several devices.
     """
 
     support: ClassVar[str] = WHOLE_LINE
@@ -95,13 +105,9 @@ class Family(ABC):
 
     def _broadcast(self, event_ndim: int | None, **parameters: Scale) -> tuple[Tensor, ...]:
         """The parameters as tensors of one shape, in the dtype that they are computed in; sets what follows from it."""
-        tensors = _as_tensors(parameters)
-        try:
-            shape: torch.Size = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
-        except RuntimeError:
-            shapes = ", ".join(f"{name} {list(t.shape)}" for name, t in zip(parameters, tensors, strict=True))
-            raise ValueError(f"the parameters of {type(self).__name__} do not broadcast: {shapes}") from None
-        self.shape = shape
+        tensors = as_tensors(parameters)
+        shapes = (tensor.shape for tensor in tensors)
+        self.shape = shape = broadcast_shapes(type(self).__name__, dict(zip(parameters, shapes, strict=True)))
         self.dtype = tensors[0].dtype
         self.device = tensors[0].device
         self.event_ndim = max(len(shape) - 1, 0)
@@ -126,7 +132,9 @@ class Family(ABC):
     ) -> Tensor:
         """A draw, `[*batch, *event]` or `[L, *batch, *event]`, whose gradient is that of the reparameterisation.
 
-        The arguments are those of `vae_ext.normal_rsample`; `stream` must be less than 2^48.
+        The arguments are those of `vae_ext.normal_rsample`; `stream` must be less than 2^48. A draw that is rounded to
+        0, 1 or infinity where that end is not in the support, at which the density may be infinite, becomes the nearest
+        normal number inside of its dtype, and has no gradient.
         """
         if not 0 <= stream < STREAMS_APART:
             raise ValueError(f"stream is {stream}; expected 0 or more, and less than 2**48")
@@ -136,7 +144,16 @@ class Family(ABC):
             raise ValueError("generator and rng_state were both given; expected at most one of them")
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         noise = Noise(self.shape, self.event_ndim, wide, num_samples, rng_state, first_row, stream)
-        return self._transform(noise).to(self.dtype)
+        return self._inside(self._transform(noise).to(self.dtype))
+
+    def _inside(self, z: Tensor) -> Tensor:
+        bounds = self._bounds()
+        if bounds is None:
+            return z
+        of_dtype = torch.finfo(z.dtype)
+        inside = {0.0: of_dtype.tiny, 1.0: 1 - of_dtype.eps / 2, math.inf: of_dtype.max}
+        least, greatest = (None if isinstance(end, Tensor) else inside[end] for end in bounds)
+        return z if least is None and greatest is None else z.clamp(least, greatest)
 
     def log_prob(self, z: Tensor, event_ndim: int | None = None) -> Tensor:
         """The log-density of z `[*S, *batch, *event]` in nats, `[*S, *batch]`; -inf outside the support.
@@ -152,14 +169,25 @@ class Family(ABC):
         bounds = self._bounds()
         if bounds is None:
             return self._log_density(z)
-        low, high = (torch.as_tensor(bound, dtype=z.dtype, device=z.device) for bound in bounds)
-        inside = (z >= low) & (z <= high)
+        low, high = (bound.to(z.dtype) if isinstance(bound, Tensor) else z.new_full((), bound) for bound in bounds)
+        # NaN is not outside, so that its density is NaN as well.
+        outside = (z < low) | (z > high) | z.isinf()
         # Somewhere inside, in the place of what is outside: the gradient of a density that is not taken would be NaN.
         interior = torch.where(high.isinf(), low + 1, 0.5 * (low + high))
-        return torch.where(inside, self._log_density(torch.where(inside, z, interior)), -math.inf)
+        return torch.where(outside, -math.inf, self._log_density(torch.where(outside, interior, z)))
+
+    def covers(self, other: Family) -> bool:
+        """Whether its density is positive wherever that of the other is; tensors on a device count as if it were."""
+        if SIMPLEX in (self.support, other.support):
+            return self.support == other.support
+        bounds = self._bounds()
+        if bounds is None:
+            return True
+        (low, high), (other_low, other_high) = bounds, other._bounds() or (-math.inf, math.inf)
+        return _at_most(low, other_low) and _at_most(other_high, high)
 
     def _bounds(self) -> tuple[Tensor | float, Tensor | float] | None:
-        """The least and the greatest value of an element; None where all are."""
+        """The ends of an element's support, None for the line: tensors are in it, the numbers 0, 1 and inf are not."""
         return None
 
     @property
@@ -190,8 +218,11 @@ class Family(ABC):
         """The log-density of each element, or vector, inside the support."""
 
 
-def _as_tensors(parameters: dict[str, Scale]) -> list[Tensor]:
-    """Numbers become 0-d tensors beside the first parameter that is one. Raises TypeError."""
+def as_tensors(parameters: dict[str, Scale]) -> list[Tensor]:
+    """Numbers become 0-d tensors beside the first parameter that is one, without a copy from the host.
+
+    Raises TypeError, or RuntimeError where tensors are on several devices.
+    """
     given = {name: value for name, value in parameters.items() if isinstance(value, Tensor)}
     like = next(iter(given.values()), torch.zeros(()))
     for name, value in parameters.items():
@@ -203,7 +234,32 @@ def _as_tensors(parameters: dict[str, Scale]) -> list[Tensor]:
             raise TypeError(
                 f"{name} is {tensor.dtype}; expected float32, float64, bfloat16 or float16, and that of {first}"
             )
-    return [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in parameters.values()]
+    if given:
+        check_devices(**given)
+    return [value if isinstance(value, Tensor) else like.new_full((), value) for value in parameters.values()]
+
+
+def _at_most(low: Tensor | float, high: Tensor | float) -> bool:
+    """Whether the ends of supports are in that order everywhere, as far as can be said without waiting for a device."""
+    if any(isinstance(end, Tensor) and end.device.type != "cpu" for end in (low, high)):
+        # Tensors are finite.
+        return (isinstance(low, Tensor) or low < math.inf) and (isinstance(high, Tensor) or high > -math.inf)
+    return not bool(torch.as_tensor(low > high).any())
+
+
+def broadcast_shapes(family: str, shapes: dict[str, torch.Size]) -> torch.Size:
+    """The one shape of a family's parameters. Raises ValueError."""
+    try:
+        shape: torch.Size = torch.broadcast_shapes(*shapes.values())
+    except RuntimeError:
+        named = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"the parameters of {family} do not broadcast: {named}") from None
+    return shape
+
+
+def finite_exp(x: Tensor) -> Tensor:
+    """exp, but finite: where it would not be, half the greatest number, and a gradient of 0 rather than NaN."""
+    return x.clamp(max=math.log(torch.finfo(x.dtype).max / 2)).exp()
 
 
 def require(name: str, value: Tensor, holds: Tensor, expected: str) -> None:

@@ -12,11 +12,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vae_ext.aevb.families.family import Family, Noise, require, require_positive
+from vae_ext.aevb.families.family import Family, Noise, finite_exp, require, require_positive
 from vae_ext.aevb.families.location_scale import EULER_GAMMA, LocationScale
 from vae_ext.arguments import Scale, resolve_integer
 
 POSITIVE = "(0, inf)"
+# Riemann's zeta of 2, 3, 4 and 5.
+ZETA = (math.pi**2 / 6, 1.2020569031595943, math.pi**4 / 90, 1.0369277551433699)
 
 
 class Cauchy(LocationScale):
@@ -129,7 +131,7 @@ class Pareto(Family):
         return torch.where(self.alpha > 2, finite, math.inf)
 
     def _transform(self, noise: Noise) -> Tensor:
-        return self.scale * (noise("exponential") / self.alpha).exp()
+        return self.scale * finite_exp(noise("exponential") / self.alpha)
 
     def _log_density(self, z: Tensor) -> Tensor:
         return self.alpha.log() + self.alpha * self.scale.log() - (self.alpha + 1) * z.log()
@@ -145,24 +147,26 @@ class Weibull(_Positive):
         if validate:
             require_positive(concentration=self.concentration, scale=self.scale)
 
-    def _moment(self, order: int) -> Tensor:
-        return (1 + order / self.concentration).lgamma().exp()
-
     @property
     def mean(self) -> Tensor:
-        return self.scale * self._moment(1)
+        return self.scale * (1 + 1 / self.concentration).lgamma().exp()
 
     @property
     def variance(self) -> Tensor:
-        return self.scale.square() * (self._moment(2) - self._moment(1).square())
+        x = 1 / self.concentration.double()
+        # log(E[z^2] / E[z]^2), log Gamma(1 + 2 x) - 2 log Gamma(1 + x), by its series where it is a small difference.
+        series = x.square() * (ZETA[0] - 2 * ZETA[1] * x + 3.5 * ZETA[2] * x.square() - 6 * ZETA[3] * x**3)
+        excess = torch.where(x < 1e-3, series, (1 + 2 * x).lgamma() - 2 * (1 + x).lgamma())
+        relative = (2 * (1 + x).lgamma()).exp() * torch.expm1(excess)
+        return (self.scale.double().square() * relative).to(self.scale.dtype)
 
     def _transform(self, noise: Noise) -> Tensor:
-        return self.scale * (noise("exponential").log() / self.concentration).exp()
+        return self.scale * finite_exp(noise("exponential").log() / self.concentration)
 
     def _log_density(self, z: Tensor) -> Tensor:
-        log_x = z.log() - self.scale.log()
-        k = self.concentration
-        return k.log() - self.scale.log() + (k - 1) * log_x - (k * log_x).exp()
+        k, log_scale = self.concentration, self.scale.log()
+        power: Tensor = torch.special.xlogy(k - 1, z)
+        return k.log() - k * log_scale + power - (k * (z.log() - log_scale)).exp()
 
 
 class Reciprocal(Family):
@@ -181,22 +185,31 @@ class Reciprocal(Family):
 
     @property
     def _log_ratio(self) -> Tensor:
-        return (self.high / self.low).log()
+        """log(high / low), in float64."""
+        low, high = self.low.double(), self.high.double()
+        share = (high - low) / (high + low)
+        # Near a ratio of 1 the logarithms would cancel. What is not taken is clamped for the sake of its gradient.
+        return torch.where(share < 1 / 3, 2 * share.clamp(max=1 / 3).atanh(), high.log() - low.log())
 
     @property
     def mean(self) -> Tensor:
-        return (self.high - self.low) / self._log_ratio
+        return ((self.high.double() - self.low.double()) / self._log_ratio).to(self.low.dtype)
 
     @property
     def variance(self) -> Tensor:
-        return (self.high.square() - self.low.square()) / (2 * self._log_ratio) - self.mean.square()
+        """E[z] sqrt(low high) (cosh h - sinh h / h), h half the logarithm of high / low."""
+        low, high, h = self.low.double(), self.high.double(), 0.5 * self._log_ratio
+        # The difference by its series where it is small: 2 n h^(2 n) / (2 n + 1)!.
+        series = sum((2 * n / math.factorial(2 * n + 1) * h ** (2 * n) for n in range(1, 7)), torch.zeros_like(h))
+        spread = torch.where(h < 0.3, series, h.cosh() - h.sinh() / h)
+        return ((high - low) / (2 * h) * low.sqrt() * high.sqrt() * spread).to(self.low.dtype)
 
     def _transform(self, noise: Noise) -> Tensor:
-        z = self.low * (self._log_ratio * noise("uniform")).exp()
+        z = self.low * (self._log_ratio.to(self.low.dtype) * noise("uniform")).exp()
         return torch.minimum(torch.maximum(z, self.low), self.high)
 
     def _log_density(self, z: Tensor) -> Tensor:
-        return -z.log() - self._log_ratio.log()
+        return -z.log() - self._log_ratio.log().to(z.dtype)
 
 
 class Gompertz(_Positive):
@@ -265,4 +278,7 @@ class Erlang(_Positive):
         return noise("exponential", (self.k,)).sum(-1) / self.rate
 
     def _log_density(self, z: Tensor) -> Tensor:
-        return self.k * self.rate.log() + (self.k - 1) * z.log() - self.rate * z - math.lgamma(self.k)
+        # In float64, as for a large shape it is a small difference.
+        rate, wide_z = self.rate.double(), z.double()
+        power: Tensor = torch.special.xlogy(self.k - 1, wide_z)
+        return (self.k * rate.log() + power - rate * wide_z - math.lgamma(self.k)).to(z.dtype)

@@ -12,7 +12,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vae_ext.aevb.families.family import WHOLE_LINE, Family, Noise, require, require_positive
+from vae_ext.aevb.families.family import (
+    WHOLE_LINE,
+    Family,
+    Noise,
+    as_tensors,
+    broadcast_shapes,
+    require,
+    require_positive,
+)
 from vae_ext.arguments import LocationScaleKind, Scale, Standard, resolve_location_scale
 
 EULER_GAMMA = 0.57721566490153286
@@ -23,7 +31,8 @@ class LocationScale(Family):
 
     Args:
         loc: any number.
-        scale, log_scale: the scale, greater than 0, or its logarithm, any number: exactly one of them.
+        scale, log_scale: the scale, greater than 0, or its logarithm, from -80 to 80 in float32, which is not checked
+            (beyond 88 its exponential is infinite, below -88 it loses its digits): exactly one of them.
 
     Example::
 
@@ -160,7 +169,8 @@ class Uniform(_OfAnInterval):
 
     @staticmethod
     def _standard_log_density(x: Tensor) -> Tensor:
-        return torch.zeros_like(x)
+        # Not zeros, for the sake of NaN.
+        return 0 * x
 
 
 class Triangular(_OfAnInterval):
@@ -177,7 +187,8 @@ class Triangular(_OfAnInterval):
 
     @staticmethod
     def _standard_log_density(x: Tensor) -> Tensor:
-        return torch.log1p(-x.abs())
+        # At an end |x| may be rounded to more than 1.
+        return torch.log1p(-x.abs().clamp(max=1))
 
 
 class StudentT(Family):
@@ -223,20 +234,27 @@ class StudentT(Family):
     @property
     def entropy(self) -> Tensor:
         """Of each element, in nats."""
-        half, more = 0.5 * self.df, 0.5 * (self.df + 1)
-        log_beta = half.lgamma() + math.lgamma(0.5) - more.lgamma()
-        return more * (more.digamma() - half.digamma()) + 0.5 * self.df.log() + log_beta + self.log_scale
+        half, more = 0.5 * self.df.double(), 0.5 * (self.df.double() + 1)
+        spread = more * (more.digamma() - half.digamma()) - _log_constant_of_t(self.df)
+        return spread.to(self.df.dtype) + self.log_scale
 
     def _transform(self, noise: Noise) -> Tensor:
-        # U = exp(-E).
-        radius = (self.df * torch.expm1(2 * noise("exponential") / self.df)).sqrt()
+        # U = exp(-E), and the factor that grows fastest apart from the root, so as to overflow last.
+        share = noise("exponential") / self.df
+        radius = self.df.sqrt() * share.exp() * (-torch.expm1(-2 * share)).sqrt()
         epsilon = radius * torch.cos(2 * math.pi * noise.at(1)("uniform"))
         return self.loc + self.scale * epsilon
 
     def _log_density(self, z: Tensor) -> Tensor:
         x = (z - self.loc) / self.scale
-        constant = (0.5 * (self.df + 1)).lgamma() - (0.5 * self.df).lgamma() - 0.5 * (math.pi * self.df).log()
+        constant = _log_constant_of_t(self.df).to(self.df.dtype)
         return constant - self.log_scale - 0.5 * (self.df + 1) * torch.log1p(x.square() / self.df)
+
+
+def _log_constant_of_t(df: Tensor, size: int = 1) -> Tensor:
+    """The log-density of a standard t vector at 0, in float64: of many degrees of freedom it is a small difference."""
+    half = 0.5 * df.double()
+    return (half + 0.5 * size).lgamma() - half.lgamma() - 0.5 * size * (2 * math.pi * half).log()
 
 
 class Elliptical(Family):
@@ -249,7 +267,9 @@ class Elliptical(Family):
         loc: `[*batch, *event, J]`.
         scale_tril: lower triangular of positive diagonal, `[*batch, *event, J, J]`; scale_tril scale_tril^T is the
             covariance of the Gaussian.
-        df: greater than 0, of the shape of loc without J, or a number; the Gaussian when left out.
+        df: greater than 0, `[*batch, *event]` or a number; the Gaussian when left out.
+
+    `[*batch, *event]` is what all of them broadcast to, and each of its vectors is a draw of its own.
     """
 
     vector_ndim = 1
@@ -263,17 +283,19 @@ class Elliptical(Family):
         event_ndim: int | None = None,
         validate: bool = True,
     ) -> None:
-        (self.loc,) = self._broadcast(event_ndim, loc=loc)
-        if scale_tril.shape[-2:] != (self.shape[-1], self.shape[-1]):
-            size = self.shape[-1]
-            raise ValueError(f"scale_tril has shape {list(scale_tril.shape)}; expected it to end in [{size}, {size}]")
+        given = {"loc": loc, "scale_tril": scale_tril} | ({} if df is None else {"df": df})
+        loc, scale_tril, *degrees = as_tensors(given)
+        if loc.dim() == 0 or scale_tril.shape[-2:] != loc.shape[-1:] * 2:
+            size = ", ".join(str(length) for length in loc.shape[-1:] * 2)
+            raise ValueError(f"scale_tril has shape {list(scale_tril.shape)}; expected it to end in [{size}]")
+        shapes = (loc.shape[:-1], scale_tril.shape[:-2], *(tensor.shape for tensor in degrees))
+        vectors = broadcast_shapes("Elliptical", dict(zip(given, shapes, strict=True)))
+        (self.loc,) = self._broadcast(event_ndim, loc=loc.expand(*vectors, -1))
         self.scale_tril = scale_tril.to(self.loc.dtype)
-        self.df: Tensor | None = None
-        if df is not None:
-            self.df = torch.as_tensor(df, dtype=self.loc.dtype, device=self.device).expand(self.shape[:-1])
+        self.df = degrees[0].to(self.loc.dtype).expand(vectors) if degrees else None
         if validate:
-            require_positive(**{"the diagonal of scale_tril": scale_tril.diagonal(dim1=-2, dim2=-1)})
-            require("scale_tril", scale_tril, scale_tril == scale_tril.tril(), "0 above its diagonal")
+            require_positive(**{"the diagonal of scale_tril": self.scale_tril.diagonal(dim1=-2, dim2=-1)})
+            require("scale_tril", self.scale_tril, self.scale_tril == self.scale_tril.tril(), "0 above its diagonal")
             if self.df is not None:
                 require_positive(df=self.df)
 
@@ -308,6 +330,5 @@ class Elliptical(Family):
         squared: Tensor = x.square().sum(-1)
         if self.df is None:
             return -0.5 * (squared + size * math.log(2 * math.pi)) - log_det
-        more = 0.5 * (self.df + size)
-        constant = more.lgamma() - (0.5 * self.df).lgamma() - 0.5 * size * (math.pi * self.df).log()
-        return constant - log_det - more * torch.log1p(squared / self.df)
+        constant = _log_constant_of_t(self.df, size).to(self.df.dtype)
+        return constant - log_det - 0.5 * (self.df + size) * torch.log1p(squared / self.df)
