@@ -67,6 +67,16 @@ def _normal_rsample(arguments: dict[str, Any], key: Any, samples: int | None) ->
     return ((mean + jnp.exp(0.5 * log_var) * epsilon).astype(arguments["mean"].dtype),)
 
 
+def _laplace_rsample(arguments: dict[str, Any], key: Any, samples: int | None) -> tuple[Any, ...]:
+    import jax
+    import jax.numpy as jnp
+
+    loc, log_scale = _wide(arguments["loc"]), _wide(arguments["log_scale"])
+    shape = loc.shape if samples is None else (samples, *loc.shape)
+    epsilon = jax.random.laplace(key, shape, loc.dtype)
+    return ((loc + jnp.exp(log_scale) * epsilon).astype(arguments["loc"].dtype),)
+
+
 def _normal_kl(arguments: dict[str, Any], _key: Any, _samples: int | None) -> tuple[Any, ...]:
     import jax.numpy as jnp
 
@@ -110,6 +120,8 @@ def _wide(array: Any) -> Any:
 
 FORMULAS: dict[str, Callable[[dict[str, Any], Any, int | None], tuple[Any, ...]]] = {
     "normal_rsample": _normal_rsample,
+    # A workload's standard distribution is Laplace's.
+    "location_scale_rsample": _laplace_rsample,
     "normal_kl": _normal_kl,
     "normal_rsample_kl": _normal_rsample_kl,
     "normal_rsample_log_ratio": _normal_rsample_log_ratio,

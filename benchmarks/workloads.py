@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.results import operator_name
-from tests.cases import SAMPLERS, Case, Result, Shape, as_tuple
+from tests.cases import LOCATION_SCALE, NOISY, Case, Result, Shape, as_tuple
 from vae_ext import reference
 from vae_ext.errors import UserError
 
@@ -24,7 +24,7 @@ Operator: TypeAlias = Callable[..., Result]
 PASSES: tuple[Pass, ...] = ("fwd", "fwd+bwd")
 DTYPES = ("float32", "bfloat16")
 LIKELIHOODS = ("bernoulli_log_prob", "normal_log_prob")
-LATENTS = ("normal_kl", *SAMPLERS)
+LATENTS = ("normal_kl", *NOISY)
 OPERATORS = (*LIKELIHOODS, *LATENTS)
 
 # From a minibatch of the paper's to what is far beyond any cache.
@@ -56,7 +56,7 @@ _ELEMENTS_DRAWN = 2**22
 _ELEMENTS_OF_ONE_CORE = 8192
 
 # A gradient that is the same for every value of an argument does not read it.
-_UNREAD_IN_BACKWARD = {"normal_rsample": ("mean",)}
+_UNREAD_IN_BACKWARD = {"normal_rsample": ("mean",), LOCATION_SCALE: ("loc",)}
 
 _ROLES = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
 
@@ -115,7 +115,7 @@ class Workload:
             latent = (self.shape[0], min(_LATENT_DIM, self.shape[1]))
             return Case(LOSS, {"mean": latent, "scale": latent, "logits": self.shape, "x": self.shape})
         roles = _ROLES.get(self.operator, ("mean", "scale"))
-        if self.operator in SAMPLERS:
+        if self.operator in NOISY:
             return Case(
                 self.operator, dict.fromkeys(roles, self.shape), num_samples=self.samples if self.samples > 1 else None
             )
@@ -164,6 +164,8 @@ class Inputs:
         # The rest of what a case makes is the state of the noise: here each contestant draws its own.
         names = [case.argument(role) for role in case.shapes]
         self.options: dict[str, Any] = {} if case.num_samples is None else {"num_samples": case.num_samples}
+        if workload.operator == LOCATION_SCALE:
+            self.options["standard"] = case.standard
         self.sets: list[dict[str, Tensor]] = []
         while not self.sets or (len(self.sets) < sets and _nbytes(self.sets[0].values()) < _BEYOND_ANY_CACHE):
             made = drawn.make(dtype=dtype, device=device, seed=len(self.sets))

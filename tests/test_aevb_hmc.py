@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from vae_ext.aevb.hmc import Chains, DualAveraging, LogDensity, State, evaluate, hmc, leapfrog
-from vae_ext.aevb.mixing import require_mixing, split_r_hat
+from vae_ext.aevb.mixing import require_mixing, require_moves, split_r_hat
 from vae_ext.errors import UserError
 
 pytestmark = pytest.mark.cpu_only("generators are made on the CPU")
@@ -251,3 +251,18 @@ def test_chains_that_do_not_mix_are_named() -> None:
         require_mixing(good._replace(samples=drifting))
     with pytest.raises(UserError, match=r"acceptance is 0\.01 to 0\.01"):
         require_mixing(good._replace(acceptance=torch.full((40,), 0.01)))
+
+
+@pytest.mark.parametrize("distinct", [1, 2])
+def test_even_one_chain_without_a_density_is_named(distinct: int) -> None:
+    """In two dimensions two places are one too few."""
+    samples = torch.randn(51, 40, 2, generator=seeded())
+    good = Chains(samples, torch.full((40,), 0.9), torch.ones(40))
+    samples[:25, 7] = samples[:3, 7].repeat_interleave(torch.tensor([5, 10, 10]), dim=0)
+    require_moves(good)
+
+    few = samples.clone()
+    few[:10, 7], few[10:25, 7] = few[0, 7], few[0 if distinct == 1 else 10, 7]
+    require_mixing(good._replace(samples=few))
+    with pytest.raises(UserError, match=r"1 of 40 chains of HMC got stuck \(such as 7\): .* holds 2 different z or"):
+        require_moves(good._replace(samples=few))

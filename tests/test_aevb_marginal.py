@@ -222,6 +222,38 @@ def test_chains_that_do_not_mix() -> None:
     require_mixing(posterior_chains(narrow, x, 200, burn_in=300, leapfrog_steps=8, generator=seeded()))
 
 
+def test_a_chain_that_got_stuck() -> None:
+    """One of 40 may mix badly by chance, but has to have a density."""
+    model, x = recognised_example(rows=40, data_dim=8, latent_dim=3)
+    t = model.t.clone()
+    t[5] -= 20
+    one_narrow = LinearGaussian(**{**model.parameters(), "t": t})
+    chains = posterior_chains(one_narrow, x, 50, burn_in=0, leapfrog_steps=4, generator=seeded())
+    require_mixing(chains)
+    assert marginal_of_chains(one_narrow, x, chains).log_marginal.isnan().nonzero().tolist() == [[5]]
+    with pytest.raises(UserError, match=r"1 of 40 chains of HMC got stuck \(such as 5\): .* take a longer burn-in, or"):
+        hmc_log_marginal(one_narrow, x, 50, burn_in=0, generator=seeded())
+    assert hmc_log_marginal(one_narrow, x, 50, burn_in=300, generator=seeded()).log_marginal.isfinite().all()
+
+
+class CountedRows(GaussianMLP):
+    """An encoder that counts the datapoints it is given."""
+
+    rows = 0
+
+    def forward(self, x: Tensor) -> Gaussian:
+        self.rows += len(x)
+        return super().forward(x)
+
+
+def test_chains_begin_after_one_look_at_the_data() -> None:
+    """And one at a datapoint, for the number of latents."""
+    encoder = CountedRows(6, 8, 2)
+    model = AutoEncoder(encoder, BernoulliMLP(2, 8, 6), latent_dim=2)
+    posterior_chains(model, torch.rand(30, 6, generator=seeded()), 20, burn_in=0, leapfrog_steps=1)
+    assert encoder.rows == 31
+
+
 def test_errors() -> None:
     model, x = recognised_example(rows=2, data_dim=4, latent_dim=2)
     with pytest.raises(ValueError, match="num_samples is 1; expected 2 or more"):

@@ -9,7 +9,7 @@ import torch
 
 from tests.test_aevb_trainer import CPU, make_trainer
 from tests.test_cli import SMALL, assert_one_sentence, invoke
-from vae_ext.aevb import TrainConfig, memory
+from vae_ext.aevb import FullVBTrainer, TrainConfig, memory
 from vae_ext.aevb.memory import available_bytes, training_bytes
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
@@ -44,6 +44,20 @@ def test_the_estimate_is_what_is_certainly_allocated(digits: Dataset) -> None:
     logits = torch.empty(3, 100, 64)
     hidden = [torch.empty(100, 32), torch.empty(3, 100, 32)]
     tensors = [*parameters, *gradients, *sums, trainer.minibatches.draw().x, *hidden, logits, torch.empty_like(logits)]
+    assert training_bytes(trainer.model, digits, config, CPU, 1) == sum(tensor.nbytes for tensor in tensors)
+
+
+def test_what_is_not_trained_has_no_gradient(digits: Dataset) -> None:
+    """Nor does Adam keep anything of it, such as the weights that a posterior stands for."""
+    config = TrainConfig(hidden=32, optimizer="adam")
+    trainer = FullVBTrainer(digits, config, CPU)
+    trainer.step()
+    parameters = list(trainer.model.parameters())
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    assert 0 < len(gradients) < len(parameters)
+    kept = [state[name] for state in trainer.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    logits = torch.empty(100, 64)
+    tensors = [*parameters, *gradients, *kept, trainer.minibatches.draw().x, logits, torch.empty_like(logits)]
     assert training_bytes(trainer.model, digits, config, CPU, 1) == sum(tensor.nbytes for tensor in tensors)
 
 

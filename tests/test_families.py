@@ -23,6 +23,8 @@ from vae_ext.aevb.families import Family
 SIGNIFICANCE = 1e-4
 STATE = torch.tensor([7, 11])
 
+pytestmark = pytest.mark.cpu_only("SciPy's distributions, and noise whose bits are the CPU's, are on the CPU")
+
 
 def case_id(case: FamilyCase) -> str:
     return case.id

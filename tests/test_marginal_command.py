@@ -32,10 +32,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_writes_what_the_functions_estimate(run: Path, tmp_path: Path, method: str, draws: int) -> None:
     """Also of more datapoints than are estimated at once."""
     options = ("--method", method, "--draws", draws, "--count", 130, "--seed", 5, "--json", "--out", tmp_path)
-    result = invoke("marginal", run, *options)
+    chains = {"burn_in": 60, "leapfrog_steps": 6} if method == "hmc" else {}
+    of_chains = [part for name, value in chains.items() for part in (f"--{name.replace('_', '-')}", value)]
+    result = invoke("marginal", run, *options, *of_chains)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert (report["datapoints"], report["draws"], report["method"]) == (130, draws, method)
+    assert chains.items() <= report.items()
 
     with np.load(tmp_path / "marginal.npz", allow_pickle=False) as archive:
         written = {name: torch.from_numpy(array) for name, array in archive.items()}
@@ -44,7 +47,7 @@ def test_it_writes_what_the_functions_estimate(run: Path, tmp_path: Path, method
     expected = (
         importance_log_marginal(model, x, draws, rng_state=make_rng_state(generator))
         if method == "importance"
-        else hmc_log_marginal(model, x, draws, generator=generator)
+        else hmc_log_marginal(model, x, draws, **chains, generator=generator)
     )
     torch.testing.assert_close(written, expected._asdict(), rtol=1e-4, atol=1e-3)
 
@@ -90,6 +93,9 @@ def test_a_few_effective_draws_are_told(run: Path, tmp_path: Path) -> None:
 def test_wrong_use_is_one_sentence(run: Path, tmp_path: Path) -> None:
     few = invoke("marginal", run, "--method", "hmc", "--draws", 5, "--out", tmp_path)
     assert_one_sentence(few, "--draws is 5: expected 20 or more of HMC")
+    for option in ("--burn-in", "--leapfrog-steps"):
+        of_hmc = invoke("marginal", run, option, 7)
+        assert_one_sentence(of_hmc, f"{option} is 7, but --method is importance: leave it out, or take --method hmc")
     assert invoke("train", "--samples", 200, "--hidden", 8, "--latent", 6, "--out", tmp_path / "run").exit_code == 0
     many = invoke("marginal", tmp_path / "run", "--method", "hmc")
     assert_one_sentence(many, "the model has 6 latent variables, .* estimate by importance sampling instead")

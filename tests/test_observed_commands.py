@@ -11,6 +11,7 @@ import torch
 from matplotlib.image import imread
 
 from tests.test_cli import assert_one_sentence, invoke
+from vae_ext.aevb.minibatches import binarised
 from vae_ext.datasets import load_dataset
 
 pytestmark = pytest.mark.cpu_only("starts commands, which choose a device themselves")
@@ -75,6 +76,16 @@ def test_arrays_a_picture_and_a_sentence(run: Path, tmp_path: Path, command: str
     picture = imread(tmp_path / f"{stem}.png")[..., :3]
     assert min(picture.shape[:2]) > 400
     assert picture.std() > 0.05
+
+
+def test_binarised_data_are_as_the_run_had_them(tmp_path: Path) -> None:
+    assert invoke("train", "--samples", 1000, "--hidden", 16, "--binarise", "--out", tmp_path).exit_code == 0
+    data = load_dataset("digits")
+    expected = data.decode(binarised(data, data.test)[:5]).reshape(5, 8, 8)
+    for command, stem in STEMS.items():
+        result = invoke(command, tmp_path, *FEW)
+        assert result.exit_code == 0, result.output
+        assert np.array_equal(arrays_of(tmp_path / f"{stem}.npz")["x"], expected)
 
 
 def test_hmc(run: Path, tmp_path: Path) -> None:

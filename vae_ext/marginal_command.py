@@ -23,6 +23,7 @@ app = typer.Typer()
 
 Method = Literal["importance", "hmc"]
 DRAWS = {"importance": 5000, "hmc": 200}
+CHAINS = {"burn_in": 100, "leapfrog_steps": 4}
 NAMES = {"importance": "importance sampling", "hmc": "appendix D's estimator on draws of HMC"}
 # Datapoints at once: as many as chains are worth running together, and a chunk of draws of each stays in the caches.
 BATCH = {"importance": 100, "hmc": 500}
@@ -47,6 +48,19 @@ def marginal(
             show_default=False,
         ),
     ] = None,
+    burn_in: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=10**6,
+            help="Of HMC: transitions before the first draw; 100 when not given.",
+            show_default=False,
+        ),
+    ] = None,
+    leapfrog_steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=10**4, help="Of HMC: of each transition; 4 when not given.", show_default=False),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, max=10**7, help="How many datapoints, from the first.")] = 1000,
     part: PartOption = "test",
     seed: SeedOption = 0,
@@ -57,20 +71,18 @@ def marginal(
 ) -> None:
     """Estimate log p(x): marginal.npz (log_marginal, standard_error, effective_sample_size), and their summary."""
     draws = DRAWS[method] if draws is None else draws
+    chains = _chains(method, burn_in=burn_in, leapfrog_steps=leapfrog_steps)
     from rich.console import Console
     from rich.progress import track
 
     from vae_ext.aevb.marginal import LEAST_HMC_SAMPLES, MarginalEstimate
-    from vae_ext.aevb.minibatches import binarised
 
     if method == "hmc" and draws < LEAST_HMC_SAMPLES:
         raise ConfigError("draws", f"is {draws}: expected {LEAST_HMC_SAMPLES} or more of HMC")
     trained = TrainedModel(run, out, device)
     data = trained.load_dataset(dataset, data_dir)
-    rows = getattr(data, part)
-    if trained.train_config.binarise:
-        rows = binarised(data, rows)
-    estimate = _estimator(method, trained, draws, seed)
+    rows = trained.rows(data, part)
+    estimate = _estimator(method, trained, draws, chains, seed)
     starts = range(0, min(count, len(rows)), BATCH[method])
     console = Console(stderr=True)
     batches = (
@@ -85,14 +97,25 @@ def marginal(
         "part": part,
         "method": method,
         "draws": draws,
+        **chains,
         "seed": seed,
         **_summary(estimates),
     }
     typer.echo(json.dumps(result) if as_json else f"{_sentence(result)}. {_doubt(result)}Written to {target}")
 
 
+def _chains(method: Method, **given: int | None) -> dict[str, int]:
+    """How chains of HMC are run, `CHAINS` but for what is given; nothing where there are none."""
+    found = {name: value for name, value in given.items() if value is not None}
+    if method == "hmc":
+        return {**CHAINS, **found}
+    for name, value in found.items():
+        raise ConfigError(name, f"is {value}, but --method is {method}: leave it out, or take --method hmc")
+    return {}
+
+
 def _estimator(
-    method: Method, trained: TrainedModel, draws: int, seed: int
+    method: Method, trained: TrainedModel, draws: int, chains: dict[str, int], seed: int
 ) -> Callable[[Tensor, int], MarginalEstimate]:
     """From datapoints, and the number of the first, to their estimates."""
     import torch
@@ -107,7 +130,7 @@ def _estimator(
 
     def by_hmc(x: Tensor, first: int) -> MarginalEstimate:
         try:
-            return hmc_log_marginal(trained.model, x, draws, generator=generator)
+            return hmc_log_marginal(trained.model, x, draws, **chains, generator=generator)
         except UserError as error:
             raise UserError(f"datapoints {first} to {first + len(x) - 1}: {error}") from error
 

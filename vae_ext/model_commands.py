@@ -74,6 +74,13 @@ class TrainedModel:
         """The dataset of that name, or the one it was trained on."""
         return load_dataset_for(self.checkpoint, self._loaded, name, data_dir).to(self.device)
 
+    def rows(self, data: Dataset, part: Part) -> Tensor:
+        """The datapoints of that part as they are stored, binarised where the model was trained on such."""
+        from vae_ext.aevb.minibatches import binarised
+
+        rows: Tensor = getattr(data, part)
+        return binarised(data, rows) if self.train_config.binarise else rows
+
     def shaped(self, rows: Tensor) -> Tensor:
         """`[*S, D]` to `[*S, *event_shape]`."""
         return rows.reshape(*rows.shape[:-1], *self.config.event_shape)

@@ -150,7 +150,7 @@ class _Task:
     ) -> None:
         self.trained = TrainedModel(run, out, device)
         self.data: Dataset = self.trained.load_dataset(dataset, data_dir)
-        self.rows: Tensor = getattr(self.data, part)
+        self.rows = self.trained.rows(self.data, part)
 
     def infer(
         self,

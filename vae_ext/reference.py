@@ -81,14 +81,12 @@ def location_scale_rsample(
     given, kind = resolve_location_scale(scale, log_scale)
     resolve_event_ndim(event_ndim, loc=loc)
     width = as_parameter(kind, given, loc)
-    if epsilon is None:
-        epsilon = _noise(loc, width, num_samples, None, generator, rng_state, first_row, stream)
-        if standard != "normal":
-            # u is rounded to 0 or 1 in the tails.
-            least = torch.finfo(epsilon.dtype).eps / 2
-            epsilon = quantile(standard, torch.special.ndtr(epsilon).clamp(least, 1 - least))
-    else:
-        epsilon = _noise(loc, width, num_samples, epsilon, generator, rng_state, first_row, stream)
+    drawn = epsilon is None
+    draw = torch.randn if resolve_standard(standard) == "normal" else torch.rand
+    epsilon = _noise(loc, width, num_samples, epsilon, generator, rng_state, first_row, stream, draw)
+    if drawn and draw is torch.rand:
+        # Of torch.rand 0 is one, which no quantile function takes.
+        epsilon = quantile(standard, epsilon.clamp(min=torch.finfo(epsilon.dtype).eps / 4))
     return _rsample(loc, width, "log_std" if kind == "log_scale" else "std", epsilon)
 
 
@@ -301,6 +299,7 @@ def _noise(
     rng_state: Tensor | None,
     first_row: int,
     stream: int,
+    draw: Callable[..., Tensor] = torch.randn,
 ) -> Tensor:
     if num_samples is not None and num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}; expected 1 or more, or None")
@@ -314,7 +313,7 @@ def _noise(
                 "rng_state, first_row and stream choose the noise of the fused operators, which the reference"
                 " cannot draw: it needs explicit epsilon"
             )
-        return torch.randn(shape, dtype=wide_dtype(mean), device=mean.device, generator=generator)
+        return draw(shape, dtype=wide_dtype(mean), device=mean.device, generator=generator)
     if generator is not None:
         raise ValueError("generator and epsilon are both given; expected one or neither")
     if epsilon.shape != shape:

@@ -23,8 +23,11 @@ from benchmarks.paper.marginal_curves import (
     UNCERTAINTY,
     LearnedMarginal,
     MarginalCurve,
+    Measured,
 )
+from benchmarks.paper.marginal_runs import RECORDS_BETWEEN
 from benchmarks.paper.page import NUMBERS, PAGE, dump, signed, table
+from vae_ext.aevb.run import RECORDED_DECADES, RECORDS
 from vae_ext.plots import lighten, new_figure, typeset
 
 PICTURE = "figure_3.png"
@@ -37,6 +40,9 @@ SAMPLES = (1e4, 1e8)
 LOG_MARGINALS = (-210, -100)
 # After how many training samples curves are compared.
 POINTS = (10**5, 5 * 10**5, 10**6, 5 * 10**6, 10**7, 6 * 10**7)
+# Samples of one estimate are so many times those of the one before; where they are far more, one is missing.
+STRIDE = 10 ** (RECORDED_DECADES * RECORDS_BETWEEN / (RECORDS - 1))
+WIDEST_STRIDE = 1.25 * STRIDE
 HEADINGS = ("curve", "samples", "train", "paper", "difference", "test", "paper", "difference")
 FINAL_HEADINGS = (
     *("curve", "samples", "train", "± s.e.", "test", "± s.e."),
@@ -46,7 +52,7 @@ _WIDTH = 120
 _INTRODUCTION = (
     "Written by `python -m benchmarks.paper --figure 3`; [the page above](../../README.md) says how. Estimated log p(x)"
     " is in mean nats per datapoint, of one run each; between two estimates it is linear in the logarithm of the"
-    " samples. Standard errors are those of drawing z."
+    " samples, and not told where one is missing. Standard errors are those of drawing z."
 )
 
 
@@ -65,25 +71,37 @@ class Difference:
 
 
 def differences(learned: Sequence[LearnedMarginal]) -> list[Difference]:
-    """Of every curve at every one of `POINTS` that it reaches."""
+    """Of every curve at every one of `POINTS` that lies on one of its `unbroken` stretches."""
     return [
-        _difference(one, samples)
+        _difference(one.curve, stretch, samples)
         for one in learned
         for samples in POINTS
-        if one.measured[0].samples <= samples <= one.measured[-1].samples
+        for stretch in unbroken(one.measured)
+        if stretch[0].samples <= samples <= stretch[-1].samples
     ]
 
 
-def _difference(one: LearnedMarginal, samples: int) -> Difference:
-    wanted = (one.curve.datapoints, one.curve.algorithm, samples)
+def unbroken(measured: Sequence[Measured]) -> list[list[Measured]]:
+    """The stretches of a curve along which no estimate is missing."""
+    stretches: list[list[Measured]] = []
+    for one in measured:
+        if stretches and one.samples <= WIDEST_STRIDE * stretches[-1][-1].samples:
+            stretches[-1].append(one)
+        else:
+            stretches.append([one])
+    return stretches
+
+
+def _difference(curve: MarginalCurve, stretch: Sequence[Measured], samples: int) -> Difference:
+    wanted = (curve.datapoints, curve.algorithm, samples)
     point = next((p for p in PUBLISHED if (p.datapoints, p.algorithm, p.samples) == wanted), None)
-    at = [measured.samples for measured in one.measured]
+    at = [measured.samples for measured in stretch]
     train, test = (
-        float(np.interp(np.log(samples), np.log(at), [getattr(measured, part) for measured in one.measured]))
+        float(np.interp(np.log(samples), np.log(at), [getattr(measured, part) for measured in stretch]))
         for part in PARTS
     )
     paper = (None, None) if point is None else (point.train, point.test)
-    about = one.curve.name, one.curve.algorithm, one.curve.datapoints
+    about = curve.name, curve.algorithm, curve.datapoints
     return Difference(*about, samples, round(train, 3), round(test, 3), *paper)
 
 
@@ -179,10 +197,11 @@ def _draw(learned: Sequence[LearnedMarginal], path: Path) -> None:
 
 
 def _curve(axes: Axes, one: LearnedMarginal) -> None:
-    samples = [measured.samples for measured in one.measured]
-    for part in PARTS:
-        values = [getattr(measured, part) for measured in one.measured]
-        axes.plot(samples, values, LINES[part], color=COLOURS[one.curve.algorithm], linewidth=1.4)
+    for stretch in unbroken(one.measured):
+        samples = [measured.samples for measured in stretch]
+        for part in PARTS:
+            values = [getattr(measured, part) for measured in stretch]
+            axes.plot(samples, values, LINES[part], color=COLOURS[one.curve.algorithm], linewidth=1.4)
 
 
 def _published(axes: Axes, datapoints: int) -> None:

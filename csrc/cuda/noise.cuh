@@ -12,6 +12,17 @@ __device__ __forceinline__ NoiseKey read_key(const Noise& noise) {
                    noise.stream);
 }
 
+// What with_standard calls here: code for host and device can call no lambda of the device.
+struct DrawVariates {
+  const PhiloxWords<uint32_t>& words;
+  float* epsilon;
+
+  template <class Constant>
+  VAE_EXT_INLINE void operator()(Constant) const {
+    variates_of<Constant::kValue>(words, epsilon);
+  }
+};
+
 class NoiseGroups {
  public:
   __device__ __forceinline__ NoiseGroups(const Noise& noise, int64_t event)
@@ -28,7 +39,7 @@ class NoiseGroups {
   // The same of the standard distribution that the problem says.
   __device__ __forceinline__ void draw_standard(uint32_t row, uint32_t sample, int64_t j, float* epsilon) const {
     const PhiloxWords<uint32_t> w = words(row, sample, j);
-    with_standard(standard_, [&](auto standard) { variates_of<standard.kValue>(w, epsilon); });
+    with_standard(standard_, DrawVariates{w, epsilon});
   }
 
  private:

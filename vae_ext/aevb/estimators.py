@@ -62,10 +62,9 @@ def sgvb_a(
         ValueError: the posterior goes beyond the support of the prior, so that the bound is -inf. Ends of supports that
             are tensors on another device than the CPU are not compared, which would wait for it.
     """
-    z, log_ratio = rsample_log_ratio(
-        model, model.encode(x), num_samples, generator=generator, rng_state=rng_state, first_row=first_row
+    return _bound_a(
+        model, x, model.encode(x), num_samples, generator=generator, rng_state=rng_state, first_row=first_row
     )
-    return (model.log_likelihood(z, x) + log_ratio).mean(0)
 
 
 def sgvb_b(
@@ -83,16 +82,35 @@ def sgvb_b(
 
     Gradients go through z, epsilon held fixed. Typically of less variance than estimator A.
     """
-    posterior = as_gaussian(model.encode(x), "encoder")
-    require_standard_prior(model)
-    z, kl = ops.normal_rsample_kl(
-        posterior.mean,
-        num_samples=num_samples,
-        **posterior.scale_keyword,
-        generator=generator,
-        rng_state=rng_state,
-        first_row=first_row,
+    return _bound_b(
+        model, x, model.encode(x), num_samples, generator=generator, rng_state=rng_state, first_row=first_row
     )
+
+
+def sgvb_b_or_a(
+    model: Model,
+    x: Tensor,
+    num_samples: int = 1,
+    *,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    first_row: int = 0,
+) -> Tensor:
+    """The estimator of less variance that the posterior has: B of a Gaussian, A of other families."""
+    posterior = model.encode(x)
+    bound = _bound_a if isinstance(posterior, Family) else _bound_b
+    return bound(model, x, posterior, num_samples, generator=generator, rng_state=rng_state, first_row=first_row)
+
+
+def _bound_a(model: Model, x: Tensor, posterior: GaussianLike | Family, num_samples: int, **noise: Any) -> Tensor:
+    z, log_ratio = rsample_log_ratio(model, posterior, num_samples, **noise)
+    return (model.log_likelihood(z, x) + log_ratio).mean(0)
+
+
+def _bound_b(model: Model, x: Tensor, posterior: GaussianLike | Family, num_samples: int, **noise: Any) -> Tensor:
+    gaussian = as_gaussian(posterior, "encoder")
+    require_standard_prior(model)
+    z, kl = ops.normal_rsample_kl(gaussian.mean, num_samples=num_samples, **gaussian.scale_keyword, **noise)
     return model.log_likelihood(z, x).mean(0) - kl
 
 
@@ -169,11 +187,6 @@ def _log_prior(model: Any, posterior: Family, z: Tensor) -> Tensor:
             f" {prior.support}: give the model an attribute prior, a family that is positive wherever the posterior is"
         )
     return prior.log_prob(z, posterior.event_ndim)
-
-
-def estimator_for(model: Model, x: Tensor) -> Estimator:
-    """The estimator of least variance that the model's posterior has: B for a Gaussian, A for other families."""
-    return sgvb_a if isinstance(model.encode(x), Family) else sgvb_b
 
 
 ESTIMATORS: dict[str, Estimator] = {"sgvb_a": sgvb_a, "sgvb_b": sgvb_b, "score_function": score_function}

@@ -56,7 +56,7 @@ class FullVBTrainer(Trainer):
     """Algorithm 2 as `Trainer` does Algorithm 1: maximises `full_vb_bound`, one minibatch and one theta at a time.
 
     The bound of a datapoint is L(x_i; theta) - KL(q(theta) || p(theta)) / N here, so that the training bound is that of
-    log p(X) / N; held-out bounds are without that KL.
+    log p(X) / N; held-out bounds are without that KL. What has no posterior keeps the prior that `Trainer` gives it.
 
     Args:
         model: with at least one `Bayesian` module; when left out, the one that `config` asks for, its decoder Bayesian.
@@ -78,11 +78,13 @@ class FullVBTrainer(Trainer):
         if model is None:
             generator = torch.Generator().manual_seed(config.seed)
             model = bayesian(VAE(model_config_for(dataset, config), generator))
-        bayesian_modules(model)
         super().__init__(dataset, config, device, model, cuda_graph=cuda_graph)
-        # The prior is in the KL.
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = 0.0
+        theta = {parameter for module in bayesian_modules(self.model) for parameter in module.parameters()}
+        # The prior of theta is in the KL, so that weight decay would be the same again.
+        (group,) = self.optimizer.param_groups
+        of_theta = [parameter for parameter in group["params"] if parameter in theta]
+        group["params"] = [parameter for parameter in group["params"] if parameter not in theta]
+        self.optimizer.add_param_group({**group, "params": of_theta, "weight_decay": 0.0})
 
     def bound_of(self, minibatch: Minibatch) -> Tensor:
         """L(x_i; theta) of every datapoint less its share of the KL, in nats."""

@@ -18,7 +18,7 @@ from vae_ext.aevb.families import Family
 from vae_ext.aevb.hmc import Chains, LogDensity, hmc
 from vae_ext.aevb.interface import Model
 from vae_ext.aevb.kernel_density import KernelDensity
-from vae_ext.aevb.mixing import require_mixing
+from vae_ext.aevb.mixing import require_mixing, require_moves
 from vae_ext.aevb.models import evaluating
 from vae_ext.aevb.precision import matrix_products
 from vae_ext.arguments import resolve_integer
@@ -115,7 +115,7 @@ def hmc_log_marginal(
     part of the posterior, by what it misses. The arguments are those of `posterior_chains`.
 
     Raises:
-        UserError: there are more than `MOST_LATENTS` latent variables, or the chains do not mix.
+        UserError: there are more than `MOST_LATENTS` latent variables, the chains do not mix, or one got stuck.
         ValueError: an argument is out of range.
     """
     chains = posterior_chains(
@@ -128,6 +128,7 @@ def hmc_log_marginal(
         generator=generator,
     )
     require_mixing(chains)
+    require_moves(chains)
     return marginal_of_chains(model, x, chains)
 
 
@@ -160,7 +161,7 @@ def posterior_chains(
     with evaluating(model):
         with torch.no_grad():
             state = ops.make_rng_state(generator, x.device)
-            z, _ = rsample_log_ratio(model, model.encode(x), 1, rng_state=state)
+            z, _ = rsample_log_ratio(model, model.encode(x[:1]), 1, rng_state=state)
         _check_latents(z[0])
         group = max(1, MOST_CANDIDATES // candidates)
         parts = range(0, len(x), group)

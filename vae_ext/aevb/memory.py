@@ -11,7 +11,7 @@ from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import TrainConfig
 
-# Tensors of a parameter's size: itself, its gradient, and what the optimizer keeps.
+# Tensors of the size of a parameter that is trained: itself, its gradient, and what the optimizer keeps.
 COPIES_OF_PARAMETERS = {"adagrad": 3, "adam": 4, "sgd": 2}
 FLOAT = 4
 
@@ -41,14 +41,15 @@ def training_bytes(
     Kept are the hidden units of the encoder and, for each draw, of the decoder, where their number is known, and what
     the decoder makes of z, with its gradient.
     """
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    copies = COPIES_OF_PARAMETERS[config.optimizer]
+    parameters = sum(one.numel() * (copies if one.requires_grad else 1) for one in model.parameters())
     moved = 0 if device == dataset.train.device else dataset.train.nbytes + dataset.test.nbytes
     rows = config.batch_size // team_size
     hidden = 0 if model.config is None else (1 + config.draws) * model.config.hidden_dim
     decoded = 2 * config.draws * dataset.data_dim
     activations = rows * (hidden + decoded) * (FLOAT // 2 if config.precision == "bf16" else FLOAT)
     x = rows * dataset.data_dim * FLOAT
-    return COPIES_OF_PARAMETERS[config.optimizer] * parameters * FLOAT + moved + x + activations
+    return parameters * FLOAT + moved + x + activations
 
 
 def available_bytes(device: torch.device) -> int | None:

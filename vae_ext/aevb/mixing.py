@@ -15,6 +15,7 @@ GREATEST_R_HAT = 1.5
 # Of many short chains some look bad by chance.
 SHARE_ALLOWED = 0.05
 NAMED_CHAINS = 5
+REMEDY = "take a longer burn-in, or more leapfrog steps"
 
 
 def split_r_hat(samples: Tensor) -> Tensor:
@@ -43,10 +44,31 @@ def require_mixing(chains: Chains) -> None:
     bad = unmixed(chains)
     if bad.sum() <= SHARE_ALLOWED * len(bad):
         return
-    numbers = ", ".join(str(chain) for chain in bad.nonzero().flatten()[:NAMED_CHAINS].tolist())
     acceptance, r_hat = chains.acceptance[bad], split_r_hat(chains.samples[:, bad])
     raise UserError(
-        f"{int(bad.sum()):,} of {len(bad):,} chains of HMC do not mix (such as {numbers}): their acceptance is"
+        f"{int(bad.sum()):,} of {len(bad):,} chains of HMC do not mix (such as {_named(bad)}): their acceptance is"
         f" {acceptance.min():.2f} to {acceptance.max():.2f}, their split R-hat up to {r_hat.max():.3g}; expected"
-        f" {LEAST_ACCEPTANCE} or more and at most {GREATEST_R_HAT}: take a longer burn-in, or more leapfrog steps"
+        f" {LEAST_ACCEPTANCE} or more and at most {GREATEST_R_HAT}: {REMEDY}"
     )
+
+
+def stuck(chains: Chains) -> Tensor:
+    """Which of the chains were in J places or fewer in their first half, `[B]`: these lie in a plane."""
+    first = chains.samples[: len(chains.samples) // 2]
+    moves = (first.diff(dim=0) != 0).any(-1).sum(0)
+    return moves < first.shape[-1]
+
+
+def require_moves(chains: Chains) -> None:
+    """Raises UserError where even one chain is `stuck`: no density can be fitted to its first half."""
+    bad = stuck(chains)
+    if not bad.any():
+        return
+    raise UserError(
+        f"{int(bad.sum()):,} of {len(bad):,} chains of HMC got stuck (such as {_named(bad)}): the first half of their"
+        f" draws holds {chains.samples.shape[-1]} different z or fewer, to which no density can be fitted: {REMEDY}"
+    )
+
+
+def _named(bad: Tensor) -> str:
+    return ", ".join(str(chain) for chain in bad.nonzero().flatten()[:NAMED_CHAINS].tolist())

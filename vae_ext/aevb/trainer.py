@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vae_ext import ops
 from vae_ext.aevb.compatibility import check_support, model_config_for
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.estimators import ESTIMATORS, Estimator, estimator_for, minibatch_bound
+from vae_ext.aevb.estimators import ESTIMATORS, Estimator, minibatch_bound, sgvb_b_or_a
 from vae_ext.aevb.graphed import GraphedStep
 from vae_ext.aevb.interface import Model
 from vae_ext.aevb.memory import require_memory
@@ -240,10 +240,9 @@ def datapoint_bounds(model: Model, dataset: Dataset, rows: Tensor, draws: int, s
     batch = max(1, EVALUATION_BATCH // draws)
     bounds = []
     with evaluating(model):
-        estimate = estimator_for(model, dataset.decode(rows[:1]))
         for start in range(0, max(1, len(rows)), batch):
             x = dataset.decode(rows[start : start + batch])
-            bounds.append(estimate(model, x, draws, rng_state=rng_state, first_row=first_row + start))
+            bounds.append(sgvb_b_or_a(model, x, draws, rng_state=rng_state, first_row=first_row + start))
     return torch.cat(bounds)
 
 
