@@ -52,6 +52,22 @@ def start_or_resume(out: Path) -> int:
     return start(*RUN, "--out", str(out))
 
 
+def await_save(process: int, out: Path) -> None:
+    """Until the process has saved for the first time, which takes longer the busier the machine is."""
+    before = identity(out / CHECKPOINT)
+    while identity(out / CHECKPOINT) == before:
+        assert os.waitpid(process, os.WNOHANG) == (0, 0), "the run ended before it had saved"
+        time.sleep(0.001)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file stands there: each save puts a new one in its place."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
 def kill_after(process: int, seconds: float) -> None:
     time.sleep(seconds)
     os.kill(process, signal.SIGKILL)
@@ -73,8 +89,12 @@ def main(folder: Path, seed: int) -> None:
     duration = time.monotonic() - began
     chance = random.Random(seed)
     saved = []
-    for _ in range(KILLS):
-        kill_after(start_or_resume(folder / "killed"), chance.uniform(0, LONGEST_LIFE * duration))
+    for number in range(KILLS):
+        process = start_or_resume(folder / "killed")
+        # Half of the lives count from the first save on, so that a busy machine does not end them all before it.
+        if number % 2:
+            await_save(process, folder / "killed")
+        kill_after(process, chance.uniform(0, LONGEST_LIFE * duration))
         saved.append(saved_samples(folder / "killed"))
     finish(start_or_resume(folder / "killed"))
     print(json.dumps(saved))
