@@ -3,7 +3,7 @@
 All but the log-normal are made of gammas of any shape, for which no inverse CDF or transformation is both exact and
 differentiable in the shape. Their samples are exact, by rejection on our own noise, and their gradients pathwise: that
 of a standard gamma of shape a is the implicit one, dz/da = -(dF/da) / p(z) (Figurnov et al. 2018), as torch computes
-it, to a relative error of about 1e-3. Gradients in all other parameters are exact. The implicit gradient can be taken
+it, to a relative error of 1e-3. Gradients in all other parameters are exact. The implicit gradient can be taken
 once: not twice, and not under torch.func. Rejection looks at values, so neither torch.compile(fullgraph=True) nor a
 CUDA graph can record it.
 
