@@ -112,6 +112,19 @@ def test_what_the_arrays_are(run: Path, written: Path) -> None:
         assert np.flatnonzero(manifold["z"].any(axis=(0, 1))).tolist() == plane.tolist()
 
 
+def test_a_model_of_binarised_data_is_given_such(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert invoke("train", *SMALL, "--binarise", "--out", run).exit_code == 0
+    for command in ("encode", "reconstruct", "interpolate"):
+        assert invoke(command, run, "--out", tmp_path).exit_code == 0
+    x = arrays_of(tmp_path / "reconstructions.npz")["x"]
+    assert set(np.unique(x)) == {0, 1}
+    assert set(np.unique(arrays_of(tmp_path / "interpolations.npz")["first"])) == {0, 1}
+    model = load_checkpoint(run / "checkpoint.pt").model
+    mean = model.encode(torch.from_numpy(x).reshape(48, 64)).mean.detach()
+    np.testing.assert_allclose(arrays_of(tmp_path / "codes.npz")["mean"][:48], mean, rtol=1e-4, atol=1e-5)
+
+
 def test_options_say_how_much(run: Path, tmp_path: Path) -> None:
     options: dict[str, tuple[object, ...]] = {
         "sample": ("--count", 5, "--seed", 3),

@@ -304,6 +304,14 @@ def test_a_negative_scale_is_refused(name: str) -> None:
         vae_ext.normal_rsample(torch.zeros(4, 3), **scale)
 
 
+def test_each_operator_takes_the_kinds_of_its_own() -> None:
+    loc, scale, state = torch.zeros(4, 3), torch.ones(4, 3), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="kind is 'scale'; expected log_var, log_std, std or var"):
+        torch.ops.vae_ext.normal_rsample(loc, scale, state, None, 0, 0, "scale", 1)
+    with pytest.raises(ValueError, match="kind is 'std'; expected scale or log_scale"):
+        torch.ops.vae_ext.location_scale_rsample(loc, scale, state, None, 0, 0, "laplace", "std", 1)
+
+
 CUDA_KERNELS = (*OPERATORS, *(f"{name}_backward" for name in OPERATORS))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -47,9 +48,9 @@ def test_the_curves_are_the_paper_s() -> None:
         assert {("mnist", algorithm, latent) for latent in (3, 5, 10, 20, 200)} <= found
         assert {("frey", algorithm, latent) for latent in (2, 5, 10, 20)} <= found
     assert ("mnist", "aevb", 2) in found, "figures 4 and 5"
-    variants = [(init, accumulate) for init in INITIALISATIONS for accumulate in (False, True)]
+    variants = itertools.product(INITIALISATIONS, (False, True), (None, 0.01, 0.1))
     names = [curve.name for variant in variants for curve in curves(*variant)]
-    assert len(set(names)) == len(names) == 6 * 19
+    assert len(set(names)) == len(names) == 18 * 19
 
 
 def test_every_published_point_is_of_a_curve_and_in_order() -> None:
@@ -165,6 +166,20 @@ def test_a_stopped_curve_goes_on_and_a_finished_one_is_not_run_again(
     assert len(steps) == 15 - STOPPED_AT, "it goes on, and does not start again"
     assert runs.run(curve, config, digits, tmp_path / "stopped", console)[0] == resumed
     assert len(steps) == 15 - STOPPED_AT
+
+
+def test_a_step_size_that_is_given_is_not_tried(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "try_step_sizes", None)
+    curve, console = Curve("mnist", "aevb", 3, step_size=0.05), Console(quiet=True)
+    assert curve.name == "mnist-aevb-3-lr-0.05"
+    config = replace(curve.config(1500, seed=0), hidden=8)
+    for _ in ("run", "read again"):
+        found, trainer = runs.run(curve, config, digits, tmp_path, console)
+        assert (trainer.config.lr, found.config.lr, found.step_sizes) == (0.05, 0.05, {})
+    with pytest.raises(UserError, match="holds a run of other settings than these: give another --runs"):
+        runs.run(curve, replace(config, lr=0.1), digits, tmp_path, console)
 
 
 def test_the_first_hundred_steps_only_accumulate(digits: Dataset) -> None:

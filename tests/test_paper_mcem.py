@@ -230,7 +230,8 @@ def test_the_command_leaves_curves_a_picture_and_tables(tmp_path: Path, monkeypa
     [
         (("--only", "nothing"), "--only nothing is found in none of aevb-1000, wake-sleep-1000, monte-carlo-em-1000, "),
         (("--report",), "curves has no curves: run some first"),
-        (("--accumulate",), "--accumulate is for the curves of figure 2: leave it out"),
+        (("--accumulate",), "--accumulate and --step-size are for the curves of figure 2: leave them out"),
+        (("--step-size", "0.1"), "--accumulate and --step-size are for the curves of figure 2: leave them out"),
     ],
 )
 def test_wrong_use_is_a_sentence(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -155,7 +155,7 @@ def encode(
     trained = TrainedModel(run, out, device)
     data = trained.load_dataset(dataset, data_dir)
     labels = getattr(data, f"{part}_labels")
-    codes = explore.encode(trained.model, data, getattr(data, part))
+    codes = explore.encode(trained.model, data, trained.rows(data, part))
     written = trained.save(
         "codes",
         {**codes._asdict(), **({} if labels is None else {"label": labels})},
@@ -183,7 +183,7 @@ def reconstruct(
 
     trained = TrainedModel(run, out, device)
     data = trained.load_dataset(dataset, data_dir)
-    result = explore.reconstruct(trained.model, data.decode(getattr(data, part)[:count]))
+    result = explore.reconstruct(trained.model, data.decode(trained.rows(data, part)[:count]))
     error = (result.mean - result.x).square().mean().sqrt()
     written = trained.save(
         "reconstructions",
@@ -213,7 +213,7 @@ def interpolate(
 
     trained = TrainedModel(run, out, device)
     data = trained.load_dataset(dataset, data_dir)
-    rows = getattr(data, part)
+    rows = trained.rows(data, part)
     chosen = torch.randint(len(rows), (2, count), generator=torch.Generator().manual_seed(seed))
     first, second = (data.decode(rows[one.to(rows.device)]) for one in chosen)
     result = explore.interpolate(trained.model, first, second, steps)
@@ -257,7 +257,7 @@ def manifold(
         plane = [0, 1]
     else:
         data = trained.load_dataset(dataset, data_dir)
-        plane = explore.most_informative(explore.encode(trained.model, data, data.test), 2)
+        plane = explore.most_informative(explore.encode(trained.model, data, trained.rows(data, "test")), 2)
     result = explore.manifold(trained.model, side, plane)
     written = trained.save(
         "manifold",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Curve:
     Attributes:
         init: of the parameters, as `TrainConfig` has it.
         accumulate: whether the first steps only do that; `accumulating.py` explains it.
+        step_size: of Adagrad; None where short trials choose it, as the paper does.
     """
 
     dataset: str
@@ -41,6 +42,7 @@ class Curve:
     latent: int
     init: str = INIT
     accumulate: bool = False
+    step_size: float | None = None
 
     @property
     def name(self) -> str:
@@ -50,7 +52,9 @@ class Curve:
     def variant(self) -> str:
         """What tells it from the curve of figure 2."""
         init = "" if self.init == INIT else f"-{self.init}"
-        return f"{init}-accumulate" if self.accumulate else init
+        accumulate = "-accumulate" if self.accumulate else ""
+        step_size = "" if self.step_size is None else f"-lr-{self.step_size:g}"
+        return init + accumulate + step_size
 
     @property
     def plain(self) -> Curve:
@@ -58,8 +62,8 @@ class Curve:
         return Curve(self.dataset, self.algorithm, self.latent)
 
     def config(self, samples: int, seed: int) -> TrainConfig:
-        """As the paper has it, but for the step size, which is to be chosen."""
-        return TrainConfig(
+        """As the paper has it; a step size that trials choose is still to be put in."""
+        config = TrainConfig(
             samples=samples,
             seed=seed,
             latent=self.latent,
@@ -69,15 +73,17 @@ class Curve:
             optimizer="adagrad",
             **SETTINGS[self.dataset],
         )
+        return config if self.step_size is None else replace(config, lr=self.step_size)
 
 
-def curves(init: str = INIT, accumulate: bool = False) -> Iterator[Curve]:
+def curves(init: str = INIT, accumulate: bool = False, step_size: float | None = None) -> Iterator[Curve]:
     """AEVB first, in the order of the figures."""
-    yield Curve("mnist", "aevb", 2, init, accumulate)
+    variant = (init, accumulate, step_size)
+    yield Curve("mnist", "aevb", 2, *variant)
     for algorithm in ALGORITHMS:
         for dataset, latents in FIGURE_2.items():
             for latent in latents:
-                yield Curve(dataset, algorithm, latent, init, accumulate)
+                yield Curve(dataset, algorithm, latent, *variant)
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,16 @@ CPU = torch.device("cpu")
 def run(
     curve: Curve, config: TrainConfig, data: Dataset, folder: Path, console: Console
 ) -> tuple[LearnedCurve, Trainer]:
-    """Begins the curve, or goes on with it; one that is finished is only read. `config.lr` has no say.
+    """Begins the curve, or goes on with it; one that is finished is only read.
+
+    `config.lr` is the step size if the curve has one of its own, and otherwise has no say.
 
     Raises:
         UserError: the folder holds a run of another config, or another process is at it.
     """
     kind = TRAINERS[curve.algorithm, curve.accumulate]
     with (
-        begun_or_resumed(kind, config, data, folder) as (trainer, directory),
+        begun_or_resumed(kind, config, data, folder, choose=curve.step_size is None) as (trainer, directory),
         make_display(console, config.samples, trainer.read_tally()) as display,
     ):
         records = train(trainer, directory, display)
@@ -68,9 +70,12 @@ def run(
 
 @contextmanager
 def begun_or_resumed(
-    kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path
+    kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path, *, choose: bool = True
 ) -> Iterator[tuple[Trainer, RunDirectory]]:
-    """A trainer where the run in the folder stopped, or a new one, with the best step size; the folder is its own.
+    """A trainer where the run in the folder stopped, or a new one; the folder is its own.
+
+    Args:
+        choose: the step size, by short trials, instead of `config.lr`.
 
     Raises:
         UserError: as `run` does.
@@ -78,7 +83,7 @@ def begun_or_resumed(
     folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder, Team()):
         begun = (folder / CHECKPOINT).exists()
-        yield (_resume if begun else _begin)(kind, config, data, folder)
+        yield (_resume if begun else _begin)(kind, config, data, folder, choose)
 
 
 def read_step_sizes(folder: Path) -> dict[str, float]:
@@ -98,17 +103,22 @@ def setting_of(data: Dataset) -> dict[str, Any]:
     }
 
 
-def _begin(kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path) -> tuple[Trainer, RunDirectory]:
-    bounds = try_step_sizes(data, config, CPU, trainer_type=kind)
+def _begin(
+    kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path, choose: bool
+) -> tuple[Trainer, RunDirectory]:
+    bounds = try_step_sizes(data, config, CPU, trainer_type=kind) if choose else {}
     text = json.dumps({f"{lr:g}": round(bound, 3) for lr, bound in bounds.items()})
     write_atomically(folder / STEP_SIZES, lambda file: file.write(text.encode()))
-    return kind(data, replace(config, lr=best_step_size(bounds)), CPU), RunDirectory(folder)
+    chosen = replace(config, lr=best_step_size(bounds)) if choose else config
+    return kind(data, chosen, CPU), RunDirectory(folder)
 
 
-def _resume(kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path) -> tuple[Trainer, RunDirectory]:
+def _resume(
+    kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path, choose: bool
+) -> tuple[Trainer, RunDirectory]:
     path = folder / CHECKPOINT
     saved = load_checkpoint(path)
-    if saved.config != replace(config, lr=saved.config.lr):
+    if saved.config != (replace(config, lr=saved.config.lr) if choose else config):
         raise UserError(f"{folder} holds a run of other settings than these: give another --runs")
     trainer = kind(data, saved.config, CPU)
     resume(trainer, saved, path)

@@ -39,10 +39,10 @@ bool is_event_dense(const Tensor& tensor, int64_t event_ndim) {
 
 ScaleKind parse_kind(std::string_view kind) {
   if (kind == "log_var") return ScaleKind::log_var;
-  if (kind == "log_std" || kind == "log_scale") return ScaleKind::log_std;
-  if (kind == "std" || kind == "scale") return ScaleKind::std;
+  if (kind == "log_std") return ScaleKind::log_std;
+  if (kind == "std") return ScaleKind::std;
   if (kind == "var") return ScaleKind::var;
-  TORCH_CHECK_VALUE(false, "kind is '", kind, "'; expected log_var, log_std, std or var, or scale or log_scale");
+  TORCH_CHECK_VALUE(false, "kind is '", kind, "'; expected log_var, log_std, std or var");
 }
 
 void check_device(std::string_view name, const Tensor& tensor, std::string_view beside, const at::Device& device) {

@@ -5,7 +5,8 @@
 
 namespace vae_ext {
 
-// vae_ext::location_scale_rsample and its backward, of the standard distribution that the noise says.
+// vae_ext::location_scale_rsample and its backward, of the standard distribution that the noise says. `kind` is the
+// Gaussian one, std or log_std.
 Tensor call_location_scale(const Tensor& loc, const Tensor& scale, const NoiseArguments& noise, std::string_view kind,
                            int64_t event_ndim);
 std::vector<Tensor> call_location_scale_backward(const Tensor& grad, const Tensor& loc, const Tensor& scale,

@@ -198,7 +198,7 @@ Tensor epsilon_like(const Tensor& z, const NoiseArguments& noise, int64_t event_
   const c10::SymIntArrayRef shape = z.sym_sizes();
   const Tensor mean = at::zeros_symint(noise.num_samples ? shape.slice(1) : shape, z.options().dtype(at::kFloat));
   const Tensor scale = at::ones({}, mean.options());
-  return call_forward(mean, scale, noise, noise.standard ? "scale" : "std", event_ndim);
+  return call_forward(mean, scale, noise, "std", event_ndim);
 }
 
 }  // namespace vae_ext
