@@ -47,7 +47,7 @@ class ModelChoices:
             ``elements`` or as one ``shared`` number, or a number from -80 to 80 to fix it at.
         posterior: q(z given x), one of `POSTERIORS`; any but ``gaussian`` takes estimator A.
         init: initial parameters from N(0, 0.01), which the paper does not say is ``variance-0.01`` or ``std-0.01``, or
-            by ``fan-in`` as in the authors' own code.
+            by ``fan-in`` as in later code of the authors.
     """
 
     network: str = "mlp"

@@ -148,8 +148,8 @@ class VAE(AutoEncoder):
         """Draws weights and biases.
 
         The paper says N(0, 0.01), and not whether 0.01 is the variance or the standard deviation: ``variance-0.01``
-        and ``std-0.01``. ``fan-in`` is what the authors' own code does: weights from N(0, 1/fan-in), biases from
-        N(0, 0.01^2).
+        and ``std-0.01``. ``fan-in`` is what later code of the authors does (nips14-ssl, 2014): weights from
+        N(0, 1/fan-in), biases from N(0, 0.01^2).
         """
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
