@@ -17,16 +17,18 @@ _QUICK_ELEMENTS = 100_000
 
 
 def pass_gate(session: Session, operators: Collection[str], dtypes: Sequence[str]) -> int:
-    """Checks every case of these operators in every dtype; returns how many there were.
+    """Checks every case of these operators in every dtype; returns how many there was time for.
 
     Raises:
         UserError: one of them is wrong.
     """
     chosen = cases(operators, session.plan.quick)
     checks = {f"{case.id} {dtype}": (case, dtype) for dtype in dtypes for case in chosen}
+    right = 0
     for case, dtype in session.each("correctness", checks):
         session.pinned.run(check, case, dtype, session.plan.device)
-    return len(checks)
+        right += 1
+    return right
 
 
 def cases(operators: Collection[str], quick: bool) -> list[Case]:

@@ -32,7 +32,7 @@ _CAPTIONS = {
 
 def section(document: Document, folder: str) -> str:
     """The measured part of the project's README, for results that are in `folder`, seen from there."""
-    lines = [_where(document, folder), "", *_readme_table(document["operators"])]
+    lines = [_where(document, folder), "", *_readme_table(document)]
     lines += ["", *(f"- {line}" for line in summary.lines(document))]
     lines += _slower(document)
     for name, part in figures.PARTS.items():
@@ -84,7 +84,7 @@ def _where(document: Document, folder: str) -> str:
     sentence = (
         f"{device}, torch {machine['torch']}, vae_ext at {_short(machine['commit'])}; memory reads"
         f" {speed['read'] / 1e9:.0f} and copies {speed['copy'] / 1e9:.0f} GB/s. 20th percentiles, in µs, with the"
-        f" allocator pinned (default: as it comes), from `make bench`; all of it is in"
+        f" allocator pinned (default: as it comes, and medians), from `make bench`; all of it is in"
         f" {'results.json' if folder == 'this folder' else f'[{folder}]({folder})'}.{quick}"
     )
     return textwrap.fill(sentence, 120, break_long_words=False, break_on_hyphens=False)
@@ -96,11 +96,11 @@ def _short(commit: str) -> str:
     return "-".join([name[:12], *dirty])
 
 
-def _readme_table(rows: Sequence[Row]) -> Iterator[str]:
+def _readme_table(document: Document) -> Iterator[str]:
     """float32, one sample: forward with backward, and what is often used without a gradient also forward."""
     shown = [
         row
-        for row in rows
+        for row in document["operators"]
         if (row["dtype"], row["samples"]) == ("float32", 1)
         and (row["pass"] == "fwd+bwd" or row["operator"] in _FORWARD_TOO)
     ]
@@ -118,8 +118,9 @@ def _readme_table(rows: Sequence[Row]) -> Iterator[str]:
         cells += ["" if time is None else tables.microseconds(time) for time in times]
         cells += [tables.ratio(timings, peer) for peer in ("eager", "compile")]
         if default:
-            cells += [tables.ratio(as_it_comes, peer) for peer in ("eager", "compile")]
-        yield f"| {' | '.join([*cells, tables.bandwidth(row, tables.BEYOND_CACHES)])} |"
+            cells += [tables.ratio(as_it_comes, peer, percentile="median") for peer in ("eager", "compile")]
+        cells.append(tables.bandwidth(row, document["settings"]["device"], tables.BEYOND_CACHES))
+        yield f"| {' | '.join(cells)} |"
 
 
 def _slower(document: Document) -> list[str]:

@@ -25,6 +25,8 @@ PARTS = ("operators", "training", "accuracy", "scaling")
 OURS = "ours"
 PEERS = ("eager", "compile", "reduce-overhead", "jax")
 STEPS = ("eager", "compile", OURS, "ours+compile")
+# Written beside what is read.
+_NEGLIGIBLE = 0.1
 
 
 def write(document: Document, folder: Path) -> Path:
@@ -77,10 +79,23 @@ def step_name(row: Row) -> str:
     return f"{row['model']} M={row['batch']} {row['dtype']}"
 
 
-def times_as_fast(timings: Mapping[str, Any], peer: str, ours: str = "ours") -> float:
-    """The 20th percentile of a peer over that of ours."""
-    ratio: float = timings[peer]["p20"] / timings[ours]["p20"]
+def times_as_fast(timings: Mapping[str, Any], peer: str, ours: str = "ours", percentile: str = "p20") -> float:
+    """A percentile of a peer over that of ours."""
+    ratio: float = timings[peer][percentile] / timings[ours][percentile]
     return ratio
+
+
+def share_of_memory(row: Row, device: str) -> float | None:
+    """The time in which memory alone moves what a row of the operators does, over ours.
+
+    None where it was not timed, and for what on the CPU is timed beside a read but writes as well: the samplers.
+    """
+    memory = row["limits"].get("memory")
+    only_timed_reading = device == "cpu" and row["pass"] == "fwd"
+    if memory is None or (only_timed_reading and row["bytes_of_results"] > _NEGLIGIBLE * row["bytes_moved"]):
+        return None
+    share: float = memory / row["timings"][OURS]["p20"]
+    return share
 
 
 def _rows(rows: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.results import PEERS, STEPS, Document, Row, times_as_fast
+from benchmarks.results import PEERS, STEPS, Document, Row, share_of_memory, times_as_fast
 
 _SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
 # Below this the shared cache and not memory would be what the bandwidth is of.
@@ -47,7 +47,7 @@ def tables(document: Document) -> list[Table]:
     """Every table there is something for."""
     made = []
     if document["operators"]:
-        made += [speed(document["operators"]), limits(document["operators"])]
+        made += [speed(document["operators"]), limits(document["operators"], document["settings"]["device"])]
     if document["training"]:
         made.append(training(document["training"]))
     if document["accuracy"]:
@@ -70,17 +70,17 @@ def speed(rows: Sequence[Row]) -> Table:
         yield from (ratio(timings, peer) for peer in peers)
         if defaults:
             as_it_comes = row.get("default_allocator", {"timings": {}})["timings"]
-            yield microseconds(as_it_comes["ours"]["p20"]) if "ours" in as_it_comes else ""
-            yield from (ratio(as_it_comes, peer) for peer in peers)
+            yield microseconds(as_it_comes["ours"]["median"]) if "ours" in as_it_comes else ""
+            yield from (ratio(as_it_comes, peer, percentile="median") for peer in peers)
 
     headings = ["operator", "pass", "shape", "dtype", "ours", "median", "p80", *peers, *(f"× {peer}" for peer in peers)]
     if defaults:
         headings += ["default: ours", *(f"× {peer}" for peer in peers)]
-    title = "Operators: µs a call (20th percentile), and how many times as fast ours is; allocator pinned, and default"
+    title = "Operators: µs a call (20th percentile), and how many times as fast ours is; default allocator: medians"
     return Table(title, headings, [list(cells(row)) for row in rows], words=4)
 
 
-def limits(rows: Sequence[Row]) -> Table:
+def limits(rows: Sequence[Row], device: str) -> Table:
     """What bounds ours, and what else a call costs."""
 
     def cells(row: Row) -> Iterator[str]:
@@ -88,7 +88,7 @@ def limits(rows: Sequence[Row]) -> Table:
         yield from (row["operator"], row["pass"], shape(row), _SHORT[row["dtype"]])
         yield from (microseconds(found[name]) if name in found else "" for name in ("torch", "call"))
         yield f"{row['bound'] / ours:.0%}" if row["bound"] is not None else ""
-        yield bandwidth(row, 0)
+        yield bandwidth(row, device, 0)
         yield from (megabytes(row["peak_bytes"].get(name)) for name in ("ours", "eager", "compile"))
         yield f"{row['bytes_of_results'] / 1e6:.2f}"
         compiled = row["compile_seconds"].get("compile")
@@ -108,7 +108,7 @@ def training(rows: Sequence[Row]) -> Table:
         yield from (row["model"], f"{row['batch']:,}", _SHORT[row["dtype"]])
         yield from (f"{samples_per_second(row, name):,.0f}" if name in timings else "" for name in STEPS)
         yield from (ratio(timings, "eager", name, 2) for name in STEPS[1:])
-        yield ratio(default, "eager", "ours", 2)
+        yield ratio(default, "eager", "ours", 2, "median")
         yield from (megabytes(row["peak_bytes"].get(name), 0) for name in STEPS)
 
     headings = ["model", "M", "products", *STEPS, f"× eager: {STEPS[1]}", *STEPS[2:], "default: ours"]
@@ -156,19 +156,19 @@ def microseconds(time: float) -> str:
     return f"{time:.1f}" if time < 100 else f"{time:,.0f}"
 
 
-def ratio(timings: Mapping[str, Any], peer: str, ours: str = "ours", digits: int = 1) -> str:
+def ratio(
+    timings: Mapping[str, Any], peer: str, ours: str = "ours", digits: int = 1, percentile: str = "p20"
+) -> str:
     """How many times as fast ours is; nothing where one of them was not measured."""
     if peer not in timings or ours not in timings:
         return ""
-    return f"{times_as_fast(timings, peer, ours):.{digits}f}"
+    return f"{times_as_fast(timings, peer, ours, percentile):.{digits}f}"
 
 
-def bandwidth(row: Row, least: int) -> str:
-    """The time in which memory alone moves as much, over ours; nothing where less than `least` bytes are moved."""
-    memory = row["limits"].get("memory")
-    if memory is None or row["bytes_moved"] < least:
-        return ""
-    return f"{memory / row['timings']['ours']['p20']:.0%}"
+def bandwidth(row: Row, device: str, least: int) -> str:
+    """`share_of_memory`; nothing where less than `least` bytes are moved."""
+    share = share_of_memory(row, device)
+    return "" if share is None or row["bytes_moved"] < least else f"{share:.0%}"
 
 
 def megabytes(size: float | None, digits: int = 2) -> str:
