@@ -297,6 +297,36 @@ def test_the_summary_finds_means_and_extremes() -> None:
     assert not found["training: speed of ours over eager", "mlp M=8192 bfloat16"].missed
 
 
+def test_what_is_written_is_in_no_share_of_reading() -> None:
+    fields = {"pass": "fwd", "bytes_moved": 80_000_000, "bytes_of_results": 40_000_000}
+    sampler, likelihood = operator_row(**fields), operator_row(**fields | {"bytes_of_results": 10_000})
+    assert results.share_of_memory(sampler, "cpu") is None
+    # There memory is timed by copying, and the bytes are all that are moved.
+    assert results.share_of_memory(sampler, "cuda") == results.share_of_memory(likelihood, "cpu")
+    assert results.share_of_memory(likelihood, "cpu") == pytest.approx(0.9 * 1.01)
+    assert results.share_of_memory(operator_row(bytes_of_results=40_000_000), "cpu") == pytest.approx(0.9 * 1.01)
+
+
+def test_with_the_default_allocator_the_median_counts() -> None:
+    row = operator_row()
+    row["default_allocator"]["timings"]["ours"] = timing(20, spread=4)
+    cells = dict(zip(tables.speed([row]).headings, tables.speed([row]).rows[0], strict=True))
+    assert cells["default: ours"] == "20.0"
+    assert summary.losses(document(operators=[row], training=[])) == []
+    row["default_allocator"]["timings"]["compile"] = timing(19)
+    (loss,) = summary.losses(document(operators=[row], training=[]))
+    assert "0.95 times as fast as compile" in loss
+
+
+def test_samplers_have_means_of_their_own() -> None:
+    rows = [operator_row(ours=10, eager=40), operator_row(operator="normal_rsample", ours=10, eager=90)]
+    found = {line.what.split("mean of ")[1]: line for line in summary.lines(document(operators=rows, training=[]))[:3]}
+    assert {what: line.reached for what, line in found.items()} == pytest.approx(
+        {"2": 6.0, "1 with samplers": 9.0, "1 without": 4.0}
+    )
+    assert [line.aim for line in found.values()] == [7.0, None, None]
+
+
 def test_a_gpu_has_aims_of_its_own() -> None:
     rows = [
         operator_row(eager=20),
