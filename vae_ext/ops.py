@@ -205,7 +205,7 @@ def location_scale_rsample(
     ndim = resolve_event_ndim(event_ndim, loc=loc)
     num_samples, first_row, stream = _resolve_counts(num_samples, first_row, stream)
     width = as_parameter(kind, given, loc)
-    if rng_state is None and not torch.compiler.is_compiling():
+    if rng_state is None and not _plain(ndim, loc, width):
         check_together(ndim, loc=loc, **{kind: width})
     state = _given_or_drawn(generator, rng_state, loc)
     if _transformed():
@@ -523,12 +523,10 @@ def _rng_state(
 ) -> Tensor:
     """The state as given, or a new one; a call refused for a shape, dtype or device must not move the generator."""
     if rng_state is None:
-        # While a call is traced nothing is drawn, and the operators' fakes check it.
-        plain = torch.compiler.is_compiling() or (
-            mean.dtype in PARAMETER_DTYPES
-            and _fits(event_ndim, mean, scale)
-            and (prior_mean is None or _fits(event_ndim, mean, prior_mean))
-            and (prior_scale is None or _fits(event_ndim, mean, prior_scale))
+        plain = (
+            _plain(event_ndim, mean, scale)
+            and (prior_mean is None or _plain(event_ndim, mean, prior_mean))
+            and (prior_scale is None or _plain(event_ndim, mean, prior_scale))
         )
         if not plain:
             check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
@@ -546,10 +544,15 @@ def _given_or_drawn(generator: Generator | None, rng_state: Tensor | None, like:
     return rng_state
 
 
-def _fits(event_ndim: int, mean: Tensor, parameter: Tensor) -> bool:
-    """Do the two go together at a glance? The checks that can say why not take longer than a small draw."""
+def _plain(event_ndim: int, mean: Tensor, parameter: Tensor) -> bool:
+    """Do the two go together at a glance? The checks that can say why not take longer than a small draw.
+
+    While a call is traced nothing is drawn, and the operators' fakes check it.
+    """
+    if torch.compiler.is_compiling():
+        return True
     dims = parameter.dim()
-    if parameter.device != mean.device:
+    if parameter.device != mean.device or mean.dtype not in PARAMETER_DTYPES:
         return False
     if parameter.dtype is not mean.dtype:
         return dims == 0 and parameter.dtype is wide_dtype(mean)
