@@ -13,12 +13,15 @@ FORMATTED := $(shell find csrc tests/emulation -name '*.h' -o -name '*.cpp' -o -
 
 # One stamp per wish for torch, so that another TORCH or TORCH_INDEX_URL is installed when asked for.
 TORCH_STAMP := $(VENV)/.torch-$(shell echo '$(TORCH) $(TORCH_INDEX_URL)' | cksum | cut -d' ' -f1)
-NATIVE_STAMP := $(VENV)/.native
+# And one per wish for the build.
+NATIVE_STAMP := $(VENV)/.native-$(shell echo '$(TORCH_STAMP) $(CXX) $(BUILD_CUDA) $(FORCE_CUDA) $(TORCH_CUDA_ARCH_LIST) \
+  $(CUDA_HOME) $(CMAKE_ARGS)' | cksum | cut -d' ' -f1)
 
 # The CUDA build has an environment of its own, for its torch takes several gigabytes, and leaves the library in the
 # tree alone.
 CUDA_VENV ?= .venv-cuda
 CUDA_TORCH ?= torch==2.11.0
+CUDA_TORCH_INDEX_URL ?=
 CUDA_BUILD := build/cuda
 OUT ?=
 
@@ -48,10 +51,10 @@ help:
 	@echo 'make emulate-operators  test the operators on the emulated kernels, and so what launches them'
 	@echo 'make cuda      build for CUDA, test that build on the CPU, report on its kernels; needs nvcc but no GPU'
 	@echo 'make gpu       build, test and measure on a GPU, with this Python as it is (OUT=a folder for the results)'
-	@echo 'make clean     remove what was built, but not $(VENV)'
+	@echo 'make clean     remove what was built, but not $(VENV) and $(CUDA_VENV)'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH=$(TORCH) TORCH_INDEX_URL=$(TORCH_INDEX_URL)'
 	@echo '           CXX MAX_JOBS BUILD_CUDA=auto|0|1 CUDA_HOME TORCH_CUDA_ARCH_LIST CMAKE_ARGS'
-	@echo '           CUDA_VENV=$(CUDA_VENV) CUDA_TORCH=$(CUDA_TORCH)'
+	@echo '           CUDA_VENV=$(CUDA_VENV) CUDA_TORCH=$(CUDA_TORCH) CUDA_TORCH_INDEX_URL=$(CUDA_TORCH_INDEX_URL)'
 
 $(TORCH_STAMP):
 	@command -v $(PYTHON) >/dev/null || { \
@@ -68,6 +71,7 @@ $(TORCH_STAMP):
 
 $(NATIVE_STAMP): $(TORCH_STAMP) $(NATIVE_SOURCES)
 	@$(PY) setup.py --quiet build_ext --inplace
+	@rm -f $(VENV)/.native-*
 	@touch $@
 
 $(VENV)/.installed-%: pyproject.toml setup.py | $(NATIVE_STAMP)
@@ -101,8 +105,11 @@ emulate-operators: $(VENV)/.installed-test $(NATIVE_STAMP)
 
 # One architecture is enough to see that everything compiles, links and fits the registers.
 cuda:
+	@command -v "$${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" nvcc >/dev/null || { \
+	  echo 'nvcc was not found: install the CUDA toolkit that $(CUDA_TORCH) is built with, or set CUDA_HOME to it' >&2; exit 1; }
 	@TORCH_CUDA_ARCH_LIST='$(or $(TORCH_CUDA_ARCH_LIST),9.0)' BUILD_CUDA=1 \
-	  $(MAKE) --no-print-directory VENV='$(CUDA_VENV)' TORCH='$(CUDA_TORCH)' TORCH_INDEX_URL= cuda-in-venv
+	  $(MAKE) --no-print-directory VENV='$(CUDA_VENV)' TORCH='$(CUDA_TORCH)' TORCH_INDEX_URL='$(CUDA_TORCH_INDEX_URL)' \
+	  cuda-in-venv
 
 cuda-in-venv: $(TORCH_STAMP)
 	@$(PY) setup.py --quiet build_ext --build-lib $(CUDA_BUILD) --build-temp $(CUDA_BUILD)
@@ -138,5 +145,5 @@ sanitize: $(VENV)/.installed-test $(NATIVE_STAMP)
 	  $(PY) -m pytest --capture=sys $(SANITIZE_TESTS) $(ARGS)
 
 clean:
-	rm -rf build dist vae_ext.egg-info vae_ext/_C*.so $(NATIVE_STAMP)
+	rm -rf build dist vae_ext.egg-info vae_ext/_C*.so $(VENV)/.native-*
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,11 +9,11 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import figures, results, summary, tables
-from benchmarks.results import Document, Row
+from benchmarks.results import Document
 from vae_ext.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

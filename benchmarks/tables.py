@@ -156,9 +156,7 @@ def microseconds(time: float) -> str:
     return f"{time:.1f}" if time < 100 else f"{time:,.0f}"
 
 
-def ratio(
-    timings: Mapping[str, Any], peer: str, ours: str = "ours", digits: int = 1, percentile: str = "p20"
-) -> str:
+def ratio(timings: Mapping[str, Any], peer: str, ours: str = "ours", digits: int = 1, percentile: str = "p20") -> str:
     """How many times as fast ours is; nothing where one of them was not measured."""
     if peer not in timings or ours not in timings:
         return ""

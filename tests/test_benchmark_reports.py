@@ -298,7 +298,7 @@ def test_the_summary_finds_means_and_extremes() -> None:
 
 
 def test_what_is_written_is_in_no_share_of_reading() -> None:
-    fields = {"pass": "fwd", "bytes_moved": 80_000_000, "bytes_of_results": 40_000_000}
+    fields: dict[str, Any] = {"pass": "fwd", "bytes_moved": 80_000_000, "bytes_of_results": 40_000_000}
     sampler, likelihood = operator_row(**fields), operator_row(**fields | {"bytes_of_results": 10_000})
     assert results.share_of_memory(sampler, "cpu") is None
     # There memory is timed by copying, and the bytes are all that are moved.

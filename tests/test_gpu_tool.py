@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import build_config
 import gpu
 import pytest
 import torch
 from gpu import Outcome, Part, find_sanitizer, groups, run, run_all, table
+
+from vae_ext import _native
 
 pytestmark = pytest.mark.cpu_only("about the tool that starts these tests")
 
@@ -68,6 +72,29 @@ def test_results_fit_a_few_files(tmp_path: Path) -> None:
     assert parts[0].env["TORCH_CUDA_ARCH_LIST"] == "9.0"
 
 
+def test_what_a_build_needs_and_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu.missing_builder() is None
+    monkeypatch.setattr(build_config, "find_program", lambda _: None)
+    assert gpu.missing_builder() == "cmake was not found"
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "68.1.2")
+    assert gpu.missing_builder() == "setuptools is 68.1.2, expected 77 or later"
+
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert gpu.missing_builder() == f"{sys.executable} has no setuptools, expected 77 or later"
+
+
+def test_parts_load_what_was_built_and_not_what_is_in_the_tree(tmp_path: Path) -> None:
+    code = "import os; print(os.environ['VAE_EXT_LIBRARY'])"
+    library = Path(run(_python("tests", code), tmp_path, 60.0).words)
+    build = groups("9.0", tmp_path)[0][0]
+    assert f"--build-lib={library.parent.parent}" in build.command
+    assert ROOT / "build" in library.parents
+    assert library.name == Path(str(_native.load().__file__)).name
+
+
 def test_the_tests_of_a_device_need_no_command_line() -> None:
     """They can be collected, here for the device that computes nothing, without what only `vae-ext` needs."""
     code = (
@@ -105,7 +132,7 @@ def test_without_a_device_no_part_runs_and_the_status_says_so(tmp_path: Path) ->
     assert len(summary["parts"]) == 7
     for part in summary["parts"]:
         assert not part["passed"]
-        assert part["words"] == "not run"
+        assert part["words"] == f"not run: {summary['device']}"
         assert part["part"] in done.stdout
 
 

@@ -1,9 +1,9 @@
 """Everything that needs a GPU, in one go: `python tools/gpu.py OUT`.
 
-Builds for the device's architecture in the tree, with this Python as it is; tests on the device; looks for bad and
-uninitialised memory and for races; measures. A part that fails does not stop the others. OUT gets a log of each part,
-summary.json, and the results of the benchmark; the exit status is 0 only if every part ran and passed. A speed is no
-part of that: the benchmark says which it wanted and got.
+Builds for the device's architecture, beside the library in the tree, with this Python as it is; tests on the device;
+looks for bad and uninitialised memory and for races; measures. A part that fails does not stop the others, but without
+a build there is nothing to test. OUT gets a log of each part, summary.json, and the results of the benchmark; the exit
+status is 0 only if every part ran and passed. A speed is no part of that: the benchmark says which it wanted and got.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,11 @@ from threading import Event, Lock
 from time import monotonic, sleep
 from typing import IO, Any
 
+import build_config
+
 ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "gpu"
+LIBRARY = BUILD / "vae_ext" / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
 # All parts together, in seconds; what a part does not use is left to those after it.
 WHOLE = 580
 WORKERS = 8
@@ -104,13 +109,13 @@ def groups(capability: str, out: Path) -> list[list[Part]]:
         # Where in the source the sanitizers find something; costs nothing at run time.
         "CMAKE_ARGS": "-DCMAKE_CUDA_FLAGS=-lineinfo",
     }
-    compile_in_place = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    compile_all = [sys.executable, "setup.py", "--quiet", "build_ext", f"--build-lib={BUILD}", f"--build-temp={BUILD}"]
     pytest = [sys.executable, "-m", "pytest", "--device", "cuda", "-p", "no:cacheprovider", "-q"]
     workers = ["-n", str(WORKERS)] if importlib.util.find_spec("xdist") else []
     single = {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     measure = [sys.executable, "-c", _MEASURE, str(out)]
     return [
-        [Part("build", compile_in_place, "build.log", 240, build, old_setuptools())],
+        [Part("build", compile_all, "build.log", 240, build, missing_builder())],
         [Part("tests", [*pytest, *workers, "-m", "not large"], "tests.log", 240, single)],
         [Part("beyond 2^31", [*pytest, "-m", "large", "tests/test_cuda.py"], "tests.log", 90, single)],
         [_sanitizer(tool) for tool in SANITIZERS],
@@ -118,10 +123,15 @@ def groups(capability: str, out: Path) -> list[list[Part]]:
     ]
 
 
-def old_setuptools() -> str | None:
-    """Why setuptools cannot read pyproject.toml, if so: its licence is written as setuptools 77 and later want it."""
-    version = importlib.metadata.version("setuptools")
-    return None if int(version.partition(".")[0]) >= 77 else f"setuptools is {version}, expected 77 or later"
+def missing_builder() -> str | None:
+    """What a build needs and this Python has not: its licence is written as setuptools 77 and later want it."""
+    try:
+        version = importlib.metadata.version("setuptools")
+    except importlib.metadata.PackageNotFoundError:
+        return f"{sys.executable} has no setuptools, expected 77 or later"
+    if int(version.partition(".")[0]) < 77:
+        return f"setuptools is {version}, expected 77 or later"
+    return None if build_config.find_program("cmake") else "cmake was not found"
 
 
 def _sanitizer(tool: str) -> Part:
@@ -150,7 +160,8 @@ def run(part: Part, out: Path, seconds: float) -> Outcome:
     limit = min(part.seconds, seconds)
     if limit < 5:
         return Outcome(part.name, False, 0.0, "not run: no time is left")
-    env = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)} | dict(part.env)
+    env = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), "VAE_EXT_LIBRARY": str(LIBRARY)}
+    env |= dict(part.env)
     start = monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         status = _wait(part, env, output, limit)
@@ -228,7 +239,7 @@ def main() -> None:
             outcomes.append(outcome)
     else:
         print(f"Nothing can run: {found}")
-        outcomes = [Outcome(part.name, False, 0.0, "not run") for group in planned for part in group]
+        outcomes = [Outcome(part.name, False, 0.0, f"not run: {found}") for group in planned for part in group]
     passed = all(outcome.passed for outcome in outcomes)
     summary = {"device": found, "passed": passed, "parts": [asdict(outcome) for outcome in outcomes]}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
