@@ -182,6 +182,23 @@ def test_a_step_size_that_is_given_is_not_tried(
         runs.run(curve, replace(config, lr=0.1), digits, tmp_path, console)
 
 
+def test_a_longer_run_tries_step_sizes_as_a_shorter_one(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def try_step_sizes(_: Dataset, config: TrainConfig, *__: object, **___: object) -> dict[float, float]:
+        tried.append(config.samples)
+        return {0.01: -1.0}
+
+    monkeypatch.setattr(runs, "try_step_sizes", try_step_sizes)
+    monkeypatch.setattr(runs, "TRIED_AS_FOR", 300)
+    for samples in (200, 300, 500):
+        config = TrainConfig(samples=samples, hidden=8)
+        runs.run(Curve("mnist", "aevb", 3), config, digits, tmp_path / str(samples), Console(quiet=True))
+    assert tried == [200, 300, 300]
+
+
 def test_the_first_hundred_steps_only_accumulate(digits: Dataset) -> None:
     config, cpu = TrainConfig(samples=20_000, hidden=8), torch.device("cpu")
     whole, resumed = (AccumulatingTrainer(digits, config, cpu) for _ in range(2))

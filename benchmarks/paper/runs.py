@@ -36,6 +36,8 @@ TRAINERS: dict[tuple[str, bool], type[Trainer]] = {
     ("wake-sleep", True): AccumulatingWakeSleepTrainer,
 }
 STEP_SIZES = "step_sizes.json"
+# Step sizes are tried for as long as in a run of so many samples, so that a longer run begins as a shorter one.
+TRIED_AS_FOR = 10**6
 CPU = torch.device("cpu")
 
 
@@ -106,7 +108,8 @@ def setting_of(data: Dataset) -> dict[str, Any]:
 def _begin(
     kind: type[Trainer], config: TrainConfig, data: Dataset, folder: Path, choose: bool
 ) -> tuple[Trainer, RunDirectory]:
-    bounds = try_step_sizes(data, config, CPU, trainer_type=kind) if choose else {}
+    tried = replace(config, samples=min(config.samples, TRIED_AS_FOR))
+    bounds = try_step_sizes(data, tried, CPU, trainer_type=kind) if choose else {}
     text = json.dumps({f"{lr:g}": round(bound, 3) for lr, bound in bounds.items()})
     write_atomically(folder / STEP_SIZES, lambda file: file.write(text.encode()))
     chosen = replace(config, lr=best_step_size(bounds)) if choose else config
