@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.results import operator_name
-from tests.cases import LOCATION_SCALE, NOISY, Case, Result, Shape, as_tuple
+from tests.cases import LOCATION_SCALE, NOISY, Case, Result, Shape, as_tuple, case_of, roles_of
 from vae_ext import reference
 from vae_ext.errors import UserError
 
@@ -57,8 +57,6 @@ _ELEMENTS_OF_ONE_CORE = 8192
 
 # A gradient that is the same for every value of an argument does not read it.
 _UNREAD_IN_BACKWARD = {"normal_rsample": ("mean",), LOCATION_SCALE: ("loc",)}
-
-_ROLES = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
 
 
 def operator_of(module: ModuleType, name: str) -> Operator:
@@ -114,13 +112,10 @@ class Workload:
         if self.operator == LOSS:
             latent = (self.shape[0], min(_LATENT_DIM, self.shape[1]))
             return Case(LOSS, {"mean": latent, "scale": latent, "logits": self.shape, "x": self.shape})
-        roles = _ROLES.get(self.operator, ("mean", "scale"))
         if self.operator in NOISY:
-            return Case(
-                self.operator, dict.fromkeys(roles, self.shape), num_samples=self.samples if self.samples > 1 else None
-            )
+            return case_of(self.operator, self.shape, num_samples=self.samples if self.samples > 1 else None)
         sampled: Shape = (self.samples, *self.shape) if self.samples > 1 else self.shape
-        return Case(self.operator, {role: self.shape if role == "x" else sampled for role in roles})
+        return Case(self.operator, {role: self.shape if role == "x" else sampled for role in roles_of(self.operator)})
 
     def call_alone(self) -> Workload:
         """The same call with next to nothing to compute."""

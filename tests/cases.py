@@ -31,7 +31,17 @@ LOCATION_SCALE = "location_scale_rsample"
 NOISY = (*SAMPLERS, LOCATION_SCALE)
 # Those whose one result is z.
 Z_ALONE = ("normal_rsample", LOCATION_SCALE)
-OPERATORS = (*NOISY, "normal_kl", "bernoulli_log_prob", "normal_log_prob")
+# What arguments an operator has, by the roles that they play; a prior may be left out.
+ROLES: dict[str, tuple[str, ...]] = {
+    "normal_rsample": ("mean", "scale"),
+    "normal_rsample_kl": ("mean", "scale", "prior_mean", "prior_scale"),
+    "normal_rsample_log_ratio": ("mean", "scale", "prior_mean", "prior_scale"),
+    LOCATION_SCALE: ("mean", "scale"),
+    "normal_kl": ("mean", "scale", "prior_mean", "prior_scale"),
+    "bernoulli_log_prob": ("logits", "x"),
+    "normal_log_prob": ("mean", "scale", "x"),
+}
+OPERATORS = tuple(ROLES)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,10 @@ class Case:
     @property
     def is_sampler(self) -> bool:
         return self.operator in NOISY
+
+    def fits(self, dtype: torch.dtype) -> bool:
+        """Can `dtype` hold the values? Not float16 those of an extreme std or var, from e^-80 to e^80."""
+        return dtype != torch.float16 or self.values != "extreme" or self.scale_kind.startswith("log")
 
     @property
     def differentiable(self) -> tuple[str, ...]:
@@ -225,6 +239,16 @@ class Case:
             return self.event_ndim
         batched = (self.shapes.get(role) for role in ("mean", "logits", "x"))
         return min(len(shape) for shape in batched if shape is not None) - 1
+
+
+def case_of(operator: str, shape: Shape, *, prior: bool = False, **fields: Any) -> Case:
+    """The case whose arguments all have one shape, those of a prior only if asked for."""
+    return Case(operator, dict.fromkeys(roles_of(operator, prior=prior), shape), **fields)
+
+
+def roles_of(operator: str, *, prior: bool = False) -> tuple[str, ...]:
+    """The roles of the operator's arguments, those of a prior only if asked for."""
+    return tuple(role for role in ROLES[operator] if prior or not role.startswith("prior"))
 
 
 def widen(kwargs: dict[str, Any], dtype: torch.dtype = torch.float64) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import hypothesis
 import pytest
 import torch
 
+from vae_ext.datasets import Dataset, load_dataset
+
 CPU_ONLY_FILES = [
     path.name
     for path in sorted(Path(__file__).parent.glob("test_*.py"))
@@ -63,6 +65,13 @@ def poisoned_memory() -> Iterator[None]:
     assert torch.empty(1).isnan()
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """The handwritten digits, on the CPU. All tests read the same: none writes to them."""
+    with torch.device("cpu"):
+        return load_dataset("digits")
 
 
 @pytest.fixture

@@ -7,44 +7,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.cases import LOCATION_SCALE, NOISY, SAMPLERS, SCALE_KINDS, Case, Shape, as_tuple, cotangents
+from tests.cases import LOCATION_SCALE, NOISY, OPERATORS, ROLES, SCALE_KINDS, Case, Shape, as_tuple, case_of, cotangents
 
 # Around every number of lanes to a row, and the span that one block sums.
 SIZES = (
     *(1, 2, 3, 4, 5, 7, 8, 9, 31, 32, 33, 64, 65, 127, 128, 129, 132, 255, 256, 257, 1000, 1023, 1024, 3071, 3072),
     *(3073, 3076, 6144, 6145, 12288, 12289, 16383, 16384, 16385, 20000, 32769),
 )
-ROLES: dict[str, tuple[str, ...]] = {
-    "bernoulli_log_prob": ("logits", "x"),
-    "normal_log_prob": ("mean", "scale", "x"),
-    "normal_kl": ("mean", "scale", "prior_mean", "prior_scale"),
-    "normal_rsample": ("mean", "scale"),
-    LOCATION_SCALE: ("mean", "scale"),
-    "normal_rsample_kl": ("mean", "scale", "prior_mean", "prior_scale"),
-    "normal_rsample_log_ratio": ("mean", "scale", "prior_mean", "prior_scale"),
-}
-# The loops of the location-scale families are those of the Gaussian.
-LOOPS = tuple(operator for operator in ROLES if operator != LOCATION_SCALE)
+# Of the location-scale families, which have kernels of their own made of the Gaussian's loops: one for each number of
+# lanes, tails, two spans.
+FEW_SIZES = (3, 64, 128, 132, 784, 3072, 3076, 6144, 12288, 16385)
 # More replicas than one thread sums, and than the sums of one round.
 MANY, VERY_MANY = 67, 1100
 
 
-def case_of(operator: str, shape: Shape, **fields: Any) -> Case:
-    return Case(operator, dict.fromkeys(ROLES[operator], shape), **fields)
+def _case(operator: str, shape: Shape) -> Case:
+    """All arguments of one shape, and two samples where there are any."""
+    return case_of(operator, shape, prior=True, num_samples=2 if operator in NOISY else None)
 
 
 SIZE_CASES = [
-    case_of(operator, (3 if size < 4096 else 2, size), num_samples=2 if operator in SAMPLERS else None)
-    for operator in LOOPS
-    for size in SIZES
+    _case(operator, (3 if size < 4096 else 2, size))
+    for operator in OPERATORS
+    for size in (FEW_SIZES if operator == LOCATION_SCALE else SIZES)
 ]
 
 
 def _broadcast_cases() -> list[Case]:
     cases = []
     for samples in (MANY, VERY_MANY):
-        for operator in SAMPLERS:
-            cases.append(case_of(operator, (2, 9), num_samples=samples))
+        for operator in NOISY:
+            cases.append(case_of(operator, (2, 9), prior=True, num_samples=samples))
             cases.append(Case(operator, {"mean": (2, 12), "scale": (12,)}, num_samples=samples))
             cases.append(Case(operator, {"mean": (2, 12), "scale": ()}, num_samples=samples))
         for event in (5, 8):
@@ -68,26 +61,26 @@ def _broadcast_cases() -> list[Case]:
 BROADCAST_CASES = _broadcast_cases()
 # Rows enough for several blocks.
 ROW_CASES = [
-    case_of(operator, (rows, size), num_samples=2 if operator in SAMPLERS else None)
-    for operator in LOOPS
+    _case(operator, (rows, size))
+    for operator in OPERATORS
     for rows, size in ((270, 3), (70, 20), (19, 130), (9, 784), (5, 3100))
 ]
 # Elements enough for a thread to take several groups of a row.
 LARGE_CASES = [
-    Case("bernoulli_log_prob", {"logits": (1100, 1003), "x": (1100, 1003)}),
+    case_of("bernoulli_log_prob", (1100, 1003)),
     Case("normal_kl", {"mean": (2100, 1001), "scale": (1001,)}),
-    Case("normal_rsample", {"mean": (1100, 1004), "scale": (1100, 1004)}),
-    Case("normal_rsample_kl", {"mean": (3000, 390), "scale": (3000, 390)}),
+    case_of("normal_rsample", (1100, 1004)),
+    case_of("normal_rsample_kl", (3000, 390)),
 ]
 KIND_CASES = [
-    Case(operator, dict.fromkeys(roles, (5, 44)), kind, num_samples=3 if operator in NOISY else None)
-    for operator, all_roles in ROLES.items()
-    if "scale" in all_roles
+    case_of(operator, (5, 44), prior=prior, scale_kind=kind, num_samples=3 if operator in NOISY else None)
+    for operator, roles in ROLES.items()
+    if "scale" in roles
     for kind in SCALE_KINDS
-    for roles in dict.fromkeys((all_roles, tuple(role for role in all_roles if not role.startswith("prior"))))
+    for prior in ((True, False) if "prior_mean" in roles else (False,))
 ]
 X_CASES = [
-    Case(operator, dict.fromkeys(ROLES[operator], (3, size)), x_dtype=x_dtype)
+    case_of(operator, (3, size), x_dtype=x_dtype)
     for operator in ("bernoulli_log_prob", "normal_log_prob")
     for size in (24, 784, 785)
     for x_dtype in (torch.bool, torch.uint8, torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -24,7 +24,7 @@ from vae_ext.aevb import (
     save_checkpoint,
 )
 from vae_ext.aevb.graphed import WARM_UP_STEPS
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 from vae_ext.train_config import OPTIMIZERS
 
 pytestmark = pytest.mark.skipif(
@@ -40,12 +40,6 @@ def _made_on_the_cpu() -> Iterator[None]:
     """Models are drawn there, and moved: also where the tests' own tensors are made on the device."""
     with torch.device("cpu"):
         yield
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    with torch.device("cpu"):
-        return load_dataset("digits")
 
 
 def make_trainer(digits: Dataset, *, cuda_graph: bool = True, **changes: Any) -> Trainer:

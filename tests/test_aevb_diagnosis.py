@@ -12,20 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.test_aevb_trainer import NoDisplay, make_trainer
+from tests.training import NoDisplay, first_seen, make_trainer
 from vae_ext.aevb import Trainer, load_checkpoint, run
 from vae_ext.aevb.run import train
 from vae_ext.aevb.run_directory import RunDirectory
 from vae_ext.aevb.trainer import Tally
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 def message_of(trainer: Trainer, folder: Path, display: NoDisplay | None = None) -> str:
@@ -40,15 +35,6 @@ def poisoned_trainer(digits: Dataset, rows: list[int], value: float, **changes: 
     trainer = make_trainer(data, **{"samples": 40_000, **changes})
     trainer.dataset.train[rows, 3] = value
     return trainer
-
-
-def first_seen(trainer: Trainer, rows: list[int]) -> tuple[int, list[int]]:
-    """How many samples were seen before a minibatch with any of the rows, and which of them it has."""
-    while True:
-        found = sorted(set(trainer.minibatches.draw().rows.tolist()) & set(rows))
-        if found:
-            return trainer.samples, found
-        trainer.samples += trainer.config.batch_size
 
 
 def test_rows_whose_likelihood_is_not_finite(digits: Dataset, tmp_path: Path) -> None:

@@ -10,14 +10,9 @@ from torch.distributions import Normal, kl_divergence
 from vae_ext.aevb import VAE, AutoEncoder, Gaussian, GaussianLikelihood, VAEConfig, explore
 from vae_ext.aevb.families import Gamma, Laplace
 from vae_ext.aevb.gradient_variance import Plan, Setting, measure
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 def make_vae(latent_dim: int = 3) -> VAE:

@@ -7,19 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_aevb_trainer import CPU, make_trainer
-from tests.test_cli import SMALL, assert_one_sentence, invoke
+from tests.commands import SMALL, assert_one_sentence, invoke
+from tests.training import CPU, make_trainer
 from vae_ext.aevb import FullVBTrainer, TrainConfig, memory
 from vae_ext.aevb.memory import available_bytes, training_bytes
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 
 pytestmark = pytest.mark.cpu_only("reads the memory of the machine")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 @pytest.mark.parametrize(

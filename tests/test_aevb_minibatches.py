@@ -11,14 +11,9 @@ from scipy import stats
 
 from vae_ext.aevb.distributed import Team
 from vae_ext.aevb.minibatches import Minibatches, binarised
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 
 pytestmark = pytest.mark.cpu_only("generators are made on the CPU")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 def make(dataset: Dataset, *, binarise: bool = False, team: Team | None = None, seed: int = 0) -> Minibatches:

@@ -46,11 +46,6 @@ KINDS: list[dict[str, Any]] = [
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())) or "bernoulli")
 
 
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
-
-
 def make_vae(**kind: Any) -> VAE:
     return VAE(VAEConfig(64, 16, 3, (8, 8), **kind), torch.Generator().manual_seed(1))
 

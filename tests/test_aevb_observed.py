@@ -32,7 +32,7 @@ from vae_ext.aevb import (
 )
 from vae_ext.aevb.families import Laplace
 from vae_ext.aevb.observed import HMC, METHODS, Gradient
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
 
@@ -107,11 +107,13 @@ def test_the_exact_posterior_is_recovered(linear: LinearModel, task: str, method
     inferred = infer(linear, observation, y.expand(chains, -1), METHODS[method], num_samples=100, generator=seeded(9))
     z = inferred.z.double()
     assert z.shape == (100, chains, LATENTS)
-    std = covariance.diagonal().sqrt()
-    torch.testing.assert_close(z.mean((0, 1)), mean[0], rtol=0, atol=0.06 * std.min().item())
+    least = covariance.diagonal().min().item()
+    # Four standard errors of a mean and of a variance, where 10,000 draws are worth 4,500 that are independent.
+    mean_error, var_error = 4 * (least / 4500) ** 0.5, 4 * (2 / 4500) ** 0.5 * least
+    torch.testing.assert_close(z.mean((0, 1)), mean[0], rtol=0, atol=mean_error)
     expected = covariance if method == "hmc" else precision.diagonal().reciprocal().diag()
     found = torch.cov((z - mean).flatten(0, 1).T) if method == "hmc" else (z - mean).var((0, 1)).diag()
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.1 * covariance.diagonal().min().item())
+    torch.testing.assert_close(found, expected, rtol=0, atol=var_error)
 
     decoded = z @ linear.decoder.weight.detach().double().T + linear.decoder.bias.detach().double()
     expected_x = torch.where(MASK.flatten(), y.double(), decoded) if task == "inpaint" else decoded
@@ -177,11 +179,6 @@ def test_colours_are_averaged_by_themselves() -> None:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
-
-
-@pytest.fixture(scope="module")
 def vae(digits: Dataset) -> VAE:
     trainer = Trainer(digits, TrainConfig(latent=5, hidden=64, optimizer="adam", lr=0.003), CPU)
     while trainer.samples < 60_000:
@@ -200,12 +197,16 @@ BOTTOM = torch.arange(8).unsqueeze(1).expand(8, 8) < 4
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    ("task", "share"), [("denoise", 0.9), ("salt-and-pepper", 0.97), ("inpaint", 0.95), ("upscale", 0.85)]
+    ("task", "share"), [("denoise", 0.9), ("salt-and-pepper", 0.97), ("inpaint", 0.95), ("upscale", 0.78)]
 )
 def test_it_beats_the_encoder_and_decoder(
     digits: Dataset, vae: VAE, held_out: Tensor, task: str, method: str, share: float
 ) -> None:
-    """The mean squared error on held-out digits is at most that share of the baseline's, which knows the mean digit."""
+    """The mean squared error on held-out digits is at most that share of the baseline's, which knows the mean digit.
+
+    What can be gained is a fact of these data: over three seeds of training it came to 0.88, 0.96, 0.93 and 0.76 at
+    worst.
+    """
     chosen = Gradient(steps=100) if method == "gradient" else HMC(burn_in=50, leapfrog_steps=5)
     hidden = torch.ones(64, dtype=torch.bool)
     if task == "inpaint":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from tests.test_aevb_diagnosis import first_seen
-from tests.test_aevb_resume import Crash, StopError, without_seconds
-from tests.test_aevb_trainer import CPU
+from tests.commands import without_seconds
+from tests.training import CPU, Crash, StopError, first_seen
 from vae_ext.aevb import (
     AutoEncoder,
     BernoulliMLP,
+    ConvDecoder,
+    ConvEncoder,
+    GaussianHead,
+    GaussianLikelihood,
     GaussianMLP,
     RunDirectory,
     TrainConfig,
@@ -27,15 +31,10 @@ from vae_ext.aevb import (
     save_checkpoint,
     train,
 )
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 def make_model() -> AutoEncoder:
@@ -134,3 +133,41 @@ def test_a_run_goes_on(digits: Dataset, tmp_path: Path) -> None:
     train(resumed, RunDirectory(tmp_path / "run", resumed=saved))
     assert_same_state(state_of(resumed.model), state_of(alone.model))
     assert without_seconds(tmp_path / "run") == without_seconds(tmp_path / "alone")
+
+
+SIDES = (8, 8)
+CONVOLUTIONS: dict[str, Callable[[], AutoEncoder]] = {
+    "both": lambda: AutoEncoder(ConvEncoder(SIDES, 16, 3), ConvDecoder(3, 16, SIDES), latent_dim=3),
+    "the encoder": lambda: AutoEncoder(ConvEncoder(SIDES, 16, 3), BernoulliMLP(3, 16, 64), latent_dim=3),
+    "the decoder": lambda: AutoEncoder(GaussianMLP(64, 16, 3), ConvDecoder(3, 16, SIDES), latent_dim=3),
+    "a Gaussian decoder": lambda: AutoEncoder(
+        ConvEncoder(SIDES, 16, 3),
+        ConvDecoder(3, 16, SIDES, GaussianHead(64, "sigmoid", "shared")),
+        GaussianLikelihood(),
+        latent_dim=3,
+    ),
+}
+
+
+@pytest.mark.parametrize("convolutional", CONVOLUTIONS)
+def test_convolutions_in_a_model_of_ones_own(digits: Dataset, tmp_path: Path, convolutional: str) -> None:
+    torch.manual_seed(3)
+    trainer = Trainer(digits, TrainConfig(optimizer="adam", lr=3e-3), CPU, CONVOLUTIONS[convolutional]())
+    before = trainer.held_out_bound()
+    for _ in range(60):
+        trainer.step()
+    assert trainer.held_out_bound() > before + 5
+
+    save_checkpoint(tmp_path / "checkpoint.pt", trainer)
+    loaded = load_checkpoint(tmp_path / "checkpoint.pt", CONVOLUTIONS[convolutional]()).model
+    x, z = digits.decode(digits.test[:5]), torch.randn(2, 5, 3)
+    assert loaded.encode(x).mean.shape == (5, 3)
+    assert loaded.decode(z).shape == (2, 5, 64)
+    assert torch.equal(loaded.log_likelihood(z, x), trainer.model.log_likelihood(z, x))
+
+
+@pytest.mark.parametrize("event_shape", [(64,), (3, 8), (2, 2, 4, 4)])
+def test_convolutions_of_what_is_no_picture(event_shape: tuple[int, ...]) -> None:
+    for make in (lambda: ConvEncoder(event_shape, 16, 3), lambda: ConvDecoder(3, 16, event_shape)):
+        with pytest.raises(ValueError, match="expected a picture"):
+            make()

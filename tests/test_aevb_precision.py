@@ -5,19 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.test_aevb_trainer import CPU, make_trainer
+from tests.training import CPU, make_trainer
 from vae_ext import ops
 from vae_ext.aevb import TrainConfig
 from vae_ext.aevb.precision import autocast, matrix_products
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 def test_what_the_operators_are_given(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,23 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_aevb_trainer import CPU, NoDisplay, make_trainer
-from tests.test_cli import REPOSITORY, SMALL, assert_one_sentence, invoke, read_metrics
+from tests.commands import REPOSITORY, SMALL, assert_one_sentence, invoke, read_metrics, without_seconds
+from tests.training import CPU, Crash, NoDisplay, StopError, make_trainer
 from vae_ext.aevb import Trainer, load_checkpoint, save_checkpoint
 from vae_ext.aevb.checkpoint import resume
 from vae_ext.aevb.distributed import Team
 from vae_ext.aevb.run import train
 from vae_ext.aevb.run_directory import Record, RunDirectory, sole_writer
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 from vae_ext.files import write_atomically
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 def assert_same_parameters(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
@@ -39,10 +34,6 @@ def assert_same_parameters(ours: torch.nn.Module, theirs: torch.nn.Module) -> No
 
 def resume_from(trainer: Trainer, path: Path) -> None:
     resume(trainer, load_checkpoint(path), path)
-
-
-def without_seconds(folder: Path) -> list[dict[str, Any]]:
-    return [{**line, "seconds": None} for line in read_metrics(folder)]
 
 
 def test_killed_ten_times_at_random_moments(tmp_path: Path) -> None:
@@ -86,22 +77,6 @@ def test_a_resumed_trainer_takes_the_same_steps(digits: Dataset, tmp_path: Path,
     assert_same_parameters(resumed.model, trainer.model)
     assert resumed.read_tally() == trainer.read_tally()
     assert not any(torch.equal(a, b) for a, b in zip(before, resumed.model.parameters(), strict=True))
-
-
-class StopError(Exception):
-    """Ends a run as a crash would."""
-
-
-class Crash(NoDisplay):
-    """Crashes once so many records were made."""
-
-    def __init__(self, records: int) -> None:
-        self.left = records
-
-    def recorded(self, record: Record) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise StopError
 
 
 def go_on(folder: Path, digits: Dataset, display: NoDisplay) -> Trainer:

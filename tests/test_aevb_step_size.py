@@ -9,23 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.test_aevb_trainer import CPU
-from tests.test_cli import assert_one_sentence, invoke
+from tests.commands import assert_one_sentence, invoke
+from tests.training import CPU
 from vae_ext.aevb import TrainConfig, Trainer, load_checkpoint
 from vae_ext.aevb.minibatches import Minibatch
 from vae_ext.aevb.step_size import STEP_SIZES, best_step_size, try_step_sizes
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import OPTIMIZERS
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
 
 CONFIG = TrainConfig(samples=100_000, hidden=32)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
 
 
 def test_there_are_step_sizes_for_every_optimizer() -> None:

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from tests.test_aevb_trainer import CPU, NoDisplay
-from tests.test_cli import REPOSITORY, invoke, read_metrics
+from tests.commands import REPOSITORY, invoke, read_metrics
+from tests.training import CPU, NoDisplay
 from vae_ext.aevb import TrainConfig, Trainer, load_checkpoint
 from vae_ext.aevb.distributed import Team, join_team, leave_team
 from vae_ext.aevb.run import train

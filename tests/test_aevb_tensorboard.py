@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.test_aevb_trainer import CPU
-from tests.test_cli import SMALL, assert_one_sentence, invoke, read_metrics
+from tests.commands import SMALL, assert_one_sentence, invoke, read_metrics
+from tests.training import CPU
 from vae_ext.aevb import RunDirectory, TrainConfig, Trainer, load_checkpoint, save_checkpoint, train
 from vae_ext.datasets import load_dataset
 

@@ -13,9 +13,9 @@ import torch
 from torch.distributions import Normal
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.training import NoDisplay, make_trainer
 from vae_ext.aevb import (
     TrainConfig,
-    Trainer,
     datapoint_bounds,
     load_checkpoint,
     minibatch_bound,
@@ -24,34 +24,12 @@ from vae_ext.aevb import (
     sgvb_b,
 )
 from vae_ext.aevb.run import record_points, train
-from vae_ext.aevb.run_directory import Record, RunDirectory
+from vae_ext.aevb.run_directory import RunDirectory
 from vae_ext.aevb.trainer import Tally
-from vae_ext.datasets import Dataset, load_dataset
+from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 
 pytestmark = pytest.mark.cpu_only("models and their generators are made on the CPU")
-
-CPU = torch.device("cpu")
-
-
-class NoDisplay:
-    interval = math.inf
-
-    def shown(self, tally: Tally) -> None:
-        pass
-
-    def recorded(self, record: Record) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits")
-
-
-def make_trainer(digits: Dataset, **changes: Any) -> Trainer:
-    settings = {"samples": 2000, "hidden": 32, **changes}
-    return Trainer(digits, TrainConfig(**settings), CPU)
 
 
 def test_it_learns_more_than_any_model_without_latents(digits: Dataset) -> None:

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from typer.testing import CliRunner
 
 from benchmarks import compare, figures, machine, readme, report, results, summary, tables, terminal
 from benchmarks.timing import summarise
-from vae_ext.cli import app
+from tests.commands import invoke
 from vae_ext.errors import UserError
 
 pytestmark = pytest.mark.cpu_only("about files")
@@ -240,7 +239,7 @@ def test_the_command_compares_two_files(tmp_path: Path) -> None:
     for name, file in (("before", document()), ("after", after)):
         (tmp_path / name).mkdir()
         paths.append(str(results.write(file, tmp_path / name)))
-    result = CliRunner().invoke(app, ["benchmark", "--compare", *paths])
+    result = invoke("benchmark", "--compare", *paths)
     assert result.exit_code == 0, result.output
     assert re.search(r"8192x784 float32 +faster +9\.9 +5\.0 +0\.50 +1\.00 +0\.50 +0\.50 to 0\.50", result.output)
     assert "torch: 2.13.0 before, 2.14.0 after" in result.output
@@ -250,7 +249,7 @@ def test_the_command_compares_two_files(tmp_path: Path) -> None:
 def test_files_without_a_common_row_are_refused(tmp_path: Path) -> None:
     empty = document(operators=[], training=[])
     path = str(results.write(empty, tmp_path))
-    result = CliRunner().invoke(app, ["benchmark", "--compare", path, path])
+    result = invoke("benchmark", "--compare", path, path)
     assert result.exit_code == 1
     assert "no row in common" in result.stderr
 

@@ -14,46 +14,33 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
-from tests.test_datasets import write_mnist
+from tests.commands import (
+    COMMAND,
+    REPOSITORY,
+    SMALL,
+    assert_one_sentence,
+    invoke,
+    read_metrics,
+    subprocess_run,
+)
+from tests.mnist import write_mnist
 from vae_ext import __version__
 from vae_ext.aevb import TrainConfig, Trainer
 from vae_ext.aevb.run import train
 from vae_ext.aevb.run_directory import RunDirectory
-from vae_ext.cli import app
 from vae_ext.datasets import load_dataset
 from vae_ext.progress import PlainLines, make_display
 
 pytestmark = pytest.mark.cpu_only("starts commands, which choose a device themselves")
 
-SMALL = ("--samples", "3000", "--hidden", "16")
 PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
-COMMAND = (sys.executable, "-m", "vae_ext")
-REPOSITORY = Path(__file__).parents[1]
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def subprocess_run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *(str(argument) for argument in arguments)]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
-
-
-def assert_one_sentence(result: Result | subprocess.CompletedProcess[str], message: str) -> None:
-    """One line on stderr that matches the message, a non-zero exit and no traceback."""
-    code = result.exit_code if isinstance(result, Result) else result.returncode
-    assert code == 1, result.stderr
-    assert re.fullmatch(rf"vae-ext: .*{message}.*\n", result.stderr), result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +51,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.exit_code == 0, result.output
     assert str(out) in result.output
     return out
-
-
-def read_metrics(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_leaves_a_summary_that_agrees_with_its_metrics(finished: Path) -> None:
@@ -444,8 +427,11 @@ def test_interrupting_while_torch_is_imported(tmp_path: Path, command: tuple[str
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+    """Minutes, if the machine is busy."""
+    deadline = time.monotonic() + 300
+    while not path.exists():
+        assert process.poll() is None, "the process ended before it wrote the file"
+        assert time.monotonic() < deadline, f"{path.name} was not written within 5 minutes"
         time.sleep(0.05)
 
 

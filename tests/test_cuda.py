@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vae_ext
 from tests import accuracy
-from tests.cases import CASES, SAMPLERS, Case, as_tuple, cotangents
+from tests.cases import CASES, LOCATION_SCALE, NOISY, OPERATORS, Case, as_tuple, case_of, cotangents
 from tests.cuda_cases import BROADCAST_CASES, LARGE_CASES, ROW_CASES, SIZE_CASES, X_CASES, shifted
 from vae_ext import _native
 
@@ -25,19 +25,16 @@ pytestmark = [
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 ORDINARY = [case for case in CASES if not case.gradcheck]
-SMALL = [
-    Case("bernoulli_log_prob", {"logits": (33, 100), "x": (33, 100)}),
-    Case("normal_log_prob", {"mean": (33, 100), "scale": (33, 100), "x": (33, 100)}),
-    *(Case(operator, {"mean": (33, 100), "scale": (33, 100)}) for operator in ("normal_kl", *SAMPLERS)),
-]
+SMALL = [case_of(operator, (33, 100)) for operator in OPERATORS]
 # Rows of many spans, many replicas of a row, and one number for everything.
 SPLIT = [
-    Case("bernoulli_log_prob", {"logits": (3, 70_001), "x": (3, 70_001)}),
+    case_of("bernoulli_log_prob", (3, 70_001)),
     Case("bernoulli_log_prob", {"logits": (3000, 5, 20), "x": (5, 20)}),
     Case("normal_log_prob", {"mean": (700, 33), "scale": (), "x": (700, 33)}),
     Case("normal_log_prob", {"mean": (5, 40_000), "scale": (), "x": (5, 40_000)}),
+    Case(LOCATION_SCALE, {"mean": (3, 40_000), "scale": (40_000,)}, num_samples=2),
     Case("normal_rsample_kl", {"mean": (3, 40_000), "scale": (40_000,)}, num_samples=2),
-    Case("normal_rsample_log_ratio", {"mean": (3, 40_000), "scale": (3, 40_000)}, num_samples=2),
+    case_of("normal_rsample_log_ratio", (3, 40_000), num_samples=2),
 ]
 
 
@@ -145,12 +142,14 @@ class TestStreams:
         with _no_waiting():
             torch.autograd.grad(as_tuple(case.ours(**kwargs)), inputs, grads)
 
-    @pytest.mark.parametrize("operator", SAMPLERS)
+    @pytest.mark.parametrize("operator", NOISY)
     def test_drawing_the_state_waits_for_nothing(self, operator: str) -> None:
-        mean, log_var = torch.randn(2, 33, 100, device="cuda").unbind()
+        case = case_of(operator, (33, 100), scale_kind="std")
+        kwargs = case.make(device="cuda")
+        del kwargs["rng_state"]
         with _no_waiting():
-            getattr(vae_ext, operator)(mean, log_var)
-            getattr(vae_ext, operator)(mean, std=0.5)
+            case.ours(**kwargs)
+            case.ours(**kwargs | {case.argument("scale"): 0.5})
 
     @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one CUDA device")
     @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.id)
@@ -196,15 +195,19 @@ class TestGraphs:
         assert all(_equal(a, b) for a, b in zip(actual, expected, strict=True))
 
     @pytest.mark.parametrize("num_samples", [None, 3])
-    @pytest.mark.parametrize("operator", SAMPLERS)
+    @pytest.mark.parametrize("operator", NOISY)
     def test_a_state_drawn_in_the_graph_is_fresh_at_each_replay(self, operator: str, num_samples: int | None) -> None:
-        """And backward replays its forward's noise: d z / d log_std is what z has beyond its mean."""
-        mean = torch.zeros(33, 100, device="cuda", requires_grad=True)
-        log_std = torch.full((33, 100), -0.5, device="cuda", requires_grad=True)
+        """And backward replays its forward's noise: d z / d log scale is what z has beyond its mean."""
+        case = case_of(operator, (33, 100), scale_kind="log_std", num_samples=num_samples)
+        kwargs = case.make(device="cuda", requires_grad=True)
+        del kwargs["rng_state"]
+        mean, log_scale = (kwargs[name] for name in case.differentiable)
+        with torch.no_grad():
+            mean.zero_()
 
         def sample_and_gradient() -> tuple[Tensor, Tensor]:
-            z = as_tuple(getattr(vae_ext, operator)(mean, log_std=log_std, num_samples=num_samples))[0]
-            (gradient,) = torch.autograd.grad(z.sum(), log_std)
+            z = as_tuple(case.ours(**kwargs))[0]
+            (gradient,) = torch.autograd.grad(z.sum(), log_scale)
             return z.detach(), gradient
 
         graph, (z, gradient) = _captured(sample_and_gradient)

@@ -16,6 +16,7 @@ import torch
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
+from tests.mnist import idx_bytes, write_mnist
 from vae_ext import datasets
 from vae_ext.datasets import load_dataset, read_idx
 from vae_ext.errors import UserError
@@ -23,24 +24,6 @@ from vae_ext.errors import UserError
 pytestmark = pytest.mark.cpu_only("about files")
 
 RNG = np.random.default_rng(0)
-
-
-def idx_bytes(array: np.ndarray) -> bytes:
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return header + array.astype(np.uint8).tobytes()
-
-
-def write_mnist(folder: Path, train: int = 30, test: int = 12, side: int = 6, compress: bool = True) -> None:
-    """Four IDX files shaped like MNIST's, of random bytes."""
-    folder.mkdir(exist_ok=True)
-    for prefix, count in (("train", train), ("t10k", test)):
-        for name, shape in (("images-idx3", (count, side, side)), ("labels-idx1", (count,))):
-            content = idx_bytes(RNG.integers(0, 10 if len(shape) == 1 else 256, shape))
-            path = folder / f"{prefix}-{name}-ubyte"
-            if compress:
-                path.with_name(path.name + ".gz").write_bytes(gzip.compress(content))
-            else:
-                path.write_bytes(content)
 
 
 def test_digits_are_sklearns_split_once_for_all() -> None:

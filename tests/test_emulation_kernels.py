@@ -33,14 +33,9 @@ EXACT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OWN_CASES = [*SIZE_CASES, *ROW_CASES, *BROADCAST_CASES, *KIND_CASES, *X_CASES]
 
 
-def _is_held(case: Case, dtype: torch.dtype) -> bool:
-    """Can values of this dtype be as large and small as the case wants them?"""
-    return dtype != torch.float16 or case.values not in ("extreme", "saturated")
-
-
 @pytest.mark.parametrize(
     ("case", "dtype"),
-    [(case, dtype) for case in (*CASES, *OWN_CASES) for dtype in DTYPES if _is_held(case, dtype)],
+    [(case, dtype) for case in (*CASES, *OWN_CASES) for dtype in DTYPES if case.fits(dtype)],
     ids=lambda value: value.id if isinstance(value, Case) else str(value),
 )
 def test_values_and_gradients(case: Case, dtype: torch.dtype) -> None:

@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Gamma as TorchGamma
 from torch.distributions import kl_divergence
 
+from tests.commands import arrays_of, assert_one_sentence, invoke
 from tests.linear_gaussian import LOG_2_PI, LinearGaussian, example
-from tests.test_cli import assert_one_sentence, invoke
 from vae_ext.aevb import VAE, VAEConfig, families, load_checkpoint, score_function, sgvb_a, sgvb_b
 from vae_ext.aevb.estimators import ESTIMATORS, Estimator
 from vae_ext.aevb.families import Family
@@ -217,8 +216,8 @@ class TestCommands:
 
     def test_codes_are_the_posteriors(self, run: Path, tmp_path: Path) -> None:
         assert invoke("encode", run, "--out", tmp_path).exit_code == 0
-        with np.load(tmp_path / "codes.npz") as archive:
-            mean, std, kl = (torch.from_numpy(archive[name]) for name in ("mean", "std", "kl"))
+        codes = arrays_of(tmp_path / "codes.npz")
+        mean, std, kl = (torch.from_numpy(codes[name]) for name in ("mean", "std", "kl"))
         expected = 0.5 * (math.log(2 * math.pi) + std.square() + mean.square())
         config = load_checkpoint(run / "checkpoint.pt").config
         if config.posterior == "laplace":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_cli import assert_one_sentence, invoke
+from tests.commands import arrays_of, assert_one_sentence, invoke
 from vae_ext.aevb import load_checkpoint
 from vae_ext.aevb.marginal import hmc_log_marginal, importance_log_marginal
 from vae_ext.aevb.minibatches import binarised
@@ -40,8 +40,7 @@ def test_it_writes_what_the_functions_estimate(run: Path, tmp_path: Path, method
     assert (report["datapoints"], report["draws"], report["method"]) == (130, draws, method)
     assert chains.items() <= report.items()
 
-    with np.load(tmp_path / "marginal.npz", allow_pickle=False) as archive:
-        written = {name: torch.from_numpy(array) for name, array in archive.items()}
+    written = {name: torch.from_numpy(array) for name, array in arrays_of(tmp_path / "marginal.npz").items()}
     model, data = load_checkpoint(run / "checkpoint.pt").model, load_dataset("digits")
     x, generator = data.decode(data.test[:130]), torch.Generator().manual_seed(5)
     expected = (
@@ -75,8 +74,7 @@ def test_binarised_data_are_as_the_run_had_them(tmp_path: Path) -> None:
     assert invoke("train", "--samples", 5000, "--hidden", 16, "--binarise", "--out", tmp_path).exit_code == 0
     options = ("--draws", 20, "--count", 50, "--json")
     assert invoke("marginal", tmp_path, *options).exit_code == 0
-    with np.load(tmp_path / "marginal.npz") as archive:
-        found = archive["log_marginal"]
+    found = arrays_of(tmp_path / "marginal.npz")["log_marginal"]
     model, data = load_checkpoint(tmp_path / "checkpoint.pt").model, load_dataset("digits")
     x = data.decode(binarised(data, data.test)[:50])
     state = make_rng_state(torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from tests.test_cli import assert_one_sentence, invoke
+from tests.commands import arrays_of, assert_one_sentence, invoke, train_on_vectors
 from vae_ext.aevb import load_checkpoint, sgvb_a
 from vae_ext.datasets import load_dataset
 
@@ -39,17 +39,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on datapoints that are no pictures, and reach beyond [0, 1]."""
-    folder = tmp_path_factory.mktemp("vectors")
-    np.save(folder / "data.npy", np.random.default_rng(0).normal(size=(300, 7)))
-    kind = ("--likelihood", "gaussian", "--decoder-mean", "linear", "--latent", 1)
-    result = invoke("train", *SMALL, *kind, "--dataset", f"npy:{folder}/data.npy", "--out", folder / "run")
-    assert result.exit_code == 0, result.output
-    return folder / "run"
-
-
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive)
+    return train_on_vectors(tmp_path_factory.mktemp("vectors"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import vae_ext
 from tests import philox
-from tests.cases import SAMPLERS, as_tuple
+from tests.cases import NOISY, as_tuple, case_of
 from vae_ext.arguments import STANDARDS, Standard
 
 # A p-value below this fails; the states are fixed, so that a test either always passes or never does.
@@ -150,13 +150,13 @@ def test_rows_are_counted_over_the_broadcast_batch() -> None:
     assert torch.equal(transposed.flatten(0, 1), _epsilon((1, 2), None, 12, 9))
 
 
-@pytest.mark.parametrize("operator", SAMPLERS)
+@pytest.mark.parametrize("operator", NOISY)
 def test_every_sampler_draws_the_same(operator: str) -> None:
-    mean, log_var = torch.randn(2, 6, 21).unbind()
-    state = torch.tensor([5, 6])
-    expected = vae_ext.normal_rsample(mean, log_var, 2, rng_state=state, first_row=3, stream=4)
-    z = as_tuple(getattr(vae_ext, operator)(mean, log_var, 2, rng_state=state, first_row=3, stream=4))[0]
-    assert torch.equal(z, expected)
+    def z(name: str) -> Tensor:
+        case = case_of(name, (6, 21), scale_kind="log_std", num_samples=2, first_row=3, stream=4, standard="normal")
+        return as_tuple(case.ours(**case.make()))[0]
+
+    assert torch.equal(z(operator), z("normal_rsample"))
 
 
 @pytest.mark.parametrize("size", [3, 20, 64, 1001])
@@ -201,34 +201,42 @@ def test_states_are_drawn_from_torchs_generator() -> None:
     assert torch.equal(vae_ext.make_rng_state(generator), first)
 
 
-@pytest.mark.parametrize("operator", SAMPLERS)
+@pytest.mark.parametrize("operator", NOISY)
 def test_left_out_state_is_one_draw_from_torchs_generator(operator: str) -> None:
-    mean, log_var = torch.randn(2, 6, 21).unbind()
-    function = getattr(vae_ext, operator)
+    case = case_of(operator, (6, 21))
+    kwargs = case.make()
+    del kwargs["rng_state"]
+
+    def draw(**source: Any) -> Tensor:
+        return as_tuple(case.ours(**kwargs, **source))[0]
+
     torch.manual_seed(3)
-    first, second = (as_tuple(function(mean, log_var))[0] for _ in range(2))
+    first, second = draw(), draw()
     assert not torch.equal(first, second)
     torch.manual_seed(3)
-    state = vae_ext.make_rng_state()
-    assert torch.equal(first, as_tuple(function(mean, log_var, rng_state=state))[0])
-    generator = torch.Generator(torch.get_default_device()).manual_seed(3)
-    assert torch.equal(first, as_tuple(function(mean, log_var, generator=generator))[0])
+    assert torch.equal(first, draw(rng_state=vae_ext.make_rng_state()))
+    assert torch.equal(first, draw(generator=torch.Generator(torch.get_default_device()).manual_seed(3)))
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        assert torch.equal(first, as_tuple(function(mean, log_var))[0])
+        assert torch.equal(first, draw())
 
 
-def test_checkpointing_replays_the_noise() -> None:
-    mean, log_var = (tensor.requires_grad_() for tensor in torch.randn(2, 6, 21).unbind())
+@pytest.mark.parametrize("operator", NOISY)
+def test_checkpointing_replays_the_noise(operator: str) -> None:
+    case = case_of(operator, (6, 21))
+    kwargs = case.make(requires_grad=True)
+    del kwargs["rng_state"]
+    inputs = [kwargs[name] for name in case.differentiable]
 
-    def block(mean: Tensor, log_var: Tensor) -> Tensor:
-        return vae_ext.normal_rsample(mean, log_var).square().sum()
+    def block(*inputs: Tensor) -> Tensor:
+        given = dict(zip(case.differentiable, inputs, strict=True))
+        return as_tuple(case.ours(**kwargs | given))[0].square().sum()
 
     torch.manual_seed(3)
-    expected = torch.autograd.grad(block(mean, log_var), (mean, log_var))
+    expected = torch.autograd.grad(block(*inputs), inputs)
     torch.manual_seed(3)
-    total = torch.utils.checkpoint.checkpoint(block, mean, log_var, use_reentrant=False)
-    assert all(map(torch.equal, torch.autograd.grad(total, (mean, log_var)), expected))
+    total = torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
+    assert all(map(torch.equal, torch.autograd.grad(total, inputs), expected))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,19 @@ from torch import Tensor
 
 import vae_ext
 from tests import accuracy
-from tests.cases import CASES, LOCATION_SCALE, OPERATORS, SCALE_KINDS, Z_ALONE, Case, as_tuple, from_log_var, select
+from tests.cases import (
+    CASES,
+    OPERATORS,
+    ROLES,
+    SCALE_KINDS,
+    Z_ALONE,
+    Case,
+    as_tuple,
+    case_of,
+    from_log_var,
+    select,
+    widen,
+)
 from vae_ext.arguments import ScaleKind
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -24,11 +36,12 @@ def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=_dtype_name)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [(case, dtype) for case in CASES for dtype in DTYPES if case.fits(dtype)],
+    ids=lambda value: value.id if isinstance(value, Case) else _dtype_name(value),
+)
 def test_values_and_gradients_are_accurate(case: Case, dtype: torch.dtype) -> None:
-    if dtype == torch.float16 and case.values in ("extreme", "saturated"):
-        pytest.skip("float16 does not hold these values")
     accuracy.check(case, case.make(dtype=dtype, requires_grad=True))
 
 
@@ -47,9 +60,10 @@ def test_results_are_float32_or_float64(operator: str) -> None:
 
 @pytest.mark.parametrize("kind", SCALE_KINDS)
 def test_kl_near_collapse_keeps_its_digits(kind: ScaleKind) -> None:
+    """Each term is right to 2.1 ulp (elementary.h) and a rounding, none is negative, at most ten additions follow."""
     generator = torch.Generator(torch.get_default_device()).manual_seed(0)
-    log_var = 1e-4 * torch.randn(16, 64, generator=generator)
-    mean = 1e-5 * torch.randn(16, 64, generator=generator)
+    log_var = 1e-4 * torch.randn(3, 64, generator=generator)
+    mean = 1e-5 * torch.randn(3, 64, generator=generator)
     scale = from_log_var(log_var, kind)
     kwargs: dict[str, Any] = {kind: scale}
     kl = vae_ext.normal_kl(mean, **kwargs)
@@ -58,7 +72,7 @@ def test_kl_near_collapse_keeps_its_digits(kind: ScaleKind) -> None:
             (_exact_log_var_term(s, kind) + mpmath.mpf(m) ** 2) / 2
             for m, s in zip(mean[row].tolist(), scale[row].tolist(), strict=True)
         )
-        assert kl[row].item() == pytest.approx(float(exact), rel=1e-2)
+        assert kl[row].item() == pytest.approx(float(exact), rel=16 * 2**-24)
 
 
 def _exact_log_var_term(scale: float, kind: str) -> mpmath.mpf:
@@ -86,15 +100,9 @@ def test_bernoulli_extends_linearly_outside_the_unit_interval() -> None:
 
 
 NONFINITE_CASES = [
-    Case("bernoulli_log_prob", {"logits": (6, 83), "x": (6, 83)}),
-    Case("normal_log_prob", {"mean": (6, 83), "scale": (6, 83), "x": (6, 83)}),
-    *(
-        Case(operator, {"mean": (6, 83), "scale": (6, 83), "prior_mean": (6, 83), "prior_scale": (6, 83)}, kind)
-        for operator in ("normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio")
-        for kind in SCALE_KINDS
-    ),
-    Case("normal_rsample", {"mean": (6, 83), "scale": (6, 83)}),
-    Case(LOCATION_SCALE, {"mean": (6, 83), "scale": (6, 83)}),
+    case_of(operator, (6, 83), prior=True, scale_kind=kind)
+    for operator, roles in ROLES.items()
+    for kind in (SCALE_KINDS if "scale" in roles else SCALE_KINDS[:1])
 ]
 
 
@@ -106,32 +114,41 @@ def test_nan_and_inf_come_out_where_they_went_in(case: Case, dtype: torch.dtype,
     for name in case.differentiable:
         kwargs = case.make(dtype=dtype)
         kwargs[name][4, 77] = value
-        outputs, expected = as_tuple(case.ours(**kwargs)), as_tuple(case.reference(**kwargs))
+        outputs, expected = as_tuple(case.ours(**kwargs)), as_tuple(case.reference(**widen(kwargs)))
         for output, wanted, without in zip(outputs, expected, clean, strict=True):
             others = torch.arange(6) != 4
             assert torch.equal(output[others], without[others]), name
+            assert torch.equal(output.isfinite(), wanted.isfinite()), name
+            _assert_same_infinities(output, wanted, name)
             if math.isnan(value):
                 assert torch.equal(output.isnan(), wanted.isnan()), name
-            elif not wanted.isfinite().all():
-                assert not output[4].isfinite().all(), name
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("case", NONFINITE_CASES, ids=lambda case: case.id)
-def test_gradients_are_nan_where_eager_ones_are(case: Case, value: float) -> None:
-    for name in case.differentiable:
-        kwargs, wide = _with_value(case, name, value), _with_value(case, name, value)
-        names = case.differentiable
+def test_gradients_are_nan_and_inf_where_eager_ones_are(case: Case, value: float) -> None:
+    names = case.differentiable
+    for name in names:
+        kwargs = _with_value(case, name, value)
+        wide = widen(kwargs)
         for actual, expected in zip(
             _sum_gradients(case.ours(**kwargs), [kwargs[n] for n in names]),
             _sum_gradients(case.reference(**wide), [wide[n] for n in names]),
             strict=True,
         ):
+            _assert_same_infinities(actual, expected, name)
             if math.isnan(value):
                 assert torch.equal(actual.isnan(), expected.isnan()), name
             mask = torch.ones(6, 83, dtype=torch.bool)
             mask[4, 77] = False
             assert actual[mask].isfinite().all(), name
+
+
+def _assert_same_infinities(actual: Tensor, expected: Tensor, name: str) -> None:
+    """Of one sign, where neither is NaN: that is what inf - inf and inf * 0 in one of the two expressions give."""
+    neither = ~(actual.isnan() | expected.isnan())
+    for is_infinite in (torch.isposinf, torch.isneginf):
+        assert torch.equal(is_infinite(actual) & neither, is_infinite(expected) & neither), name
 
 
 def _with_value(case: Case, name: str, value: float) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 import torch
 
 import vae_ext
-from tests.cases import LOCATION_SCALE, NOISY, OPERATORS, SAMPLERS, Case
+from tests.cases import LOCATION_SCALE, NOISY, OPERATORS, SAMPLERS, Case, case_of
+from tests.messages import names
 from vae_ext import _native
 
 NORMAL_OPERATORS = (*SAMPLERS, "normal_kl", "normal_log_prob")
@@ -23,9 +23,8 @@ BUILD = _native.load().build_info()
 MISSING = object()
 
 
-def _case(operator: str, shape: tuple[int, ...] = (4, 5)) -> Case:
-    roles = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
-    return Case(operator, dict.fromkeys(roles.get(operator, ("mean", "scale")), shape))
+def _case(operator: str) -> Case:
+    return case_of(operator, (4, 5))
 
 
 def _generator_state() -> torch.Tensor:
@@ -41,7 +40,7 @@ def _assert_rejected(operator: str, *words: str, **changes: Any) -> None:
         getattr(vae_ext, operator)(**kwargs)
     message = str(caught.value)
     for word in words:
-        assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", message), f"{word!r} is not named in: {message}"
+        assert names(message, word), f"{word!r} is not named in: {message}"
     assert "INTERNAL ASSERT" not in message
     assert "\n" not in message.strip(), message
 
@@ -229,7 +228,7 @@ def test_a_refused_prior_draws_nothing(operator: str, prior_mean: torch.Tensor) 
 
 @pytest.mark.parametrize("integer", [np.int64, np.uint8, torch.tensor])
 def test_whatever_is_an_integer_is_one(integer: Any) -> None:
-    kwargs = Case("normal_rsample", {"mean": (4, 5), "scale": (4, 5)}).make()
+    kwargs = _case("normal_rsample").make()
     counts = {"num_samples": 3, "first_row": 2, "stream": 1, "event_ndim": 1}
     ours = vae_ext.normal_rsample(**kwargs | {name: integer(count) for name, count in counts.items()})
     assert torch.equal(ours, vae_ext.normal_rsample(**kwargs | counts))

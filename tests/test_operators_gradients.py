@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import vae_ext
-from tests.cases import LOCATION_SCALE, SAMPLERS, Case, as_tuple, cotangents, select, widen
+from tests.cases import LOCATION_SCALE, NOISY, SAMPLERS, Case, as_tuple, case_of, cotangents, select, widen
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -28,9 +28,9 @@ WANTED_CASES = [
         for operator in ("normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio")
         for num_samples in (None, 2)
     ),
-    Case("normal_rsample", {"mean": (5, 33), "scale": (5, 33)}),
-    Case("normal_rsample", {"mean": (5, 33), "scale": (5, 33)}, num_samples=2),
-    Case(LOCATION_SCALE, {"mean": (5, 33), "scale": (5, 33)}),
+    case_of("normal_rsample", (5, 33)),
+    case_of("normal_rsample", (5, 33), num_samples=2),
+    case_of(LOCATION_SCALE, (5, 33)),
     Case(LOCATION_SCALE, {"mean": (5, 33), "scale": (33,)}, "std", num_samples=2),
 ]
 
@@ -58,10 +58,12 @@ def test_second_derivatives_are_close_in_low_precision(case: Case, dtype: torch.
         if second is None:
             assert first is None or not first.any(), name
             continue
-        tolerance = (64 if dtype == torch.float32 else 8) * torch.finfo(dtype).eps
+        # Beside the largest element. To bfloat16 each gradient is rounded, each of up to four contributions to a second
+        # derivative, and each of their three sums, by half an eps; float32 also in each of the dozen operations before.
+        tolerance = (16 if dtype == torch.float32 else 4) * torch.finfo(dtype).eps
         assert first is not None, name
         error = (first.double() - second).abs().max().item()
-        assert error <= tolerance * (second.abs().max().item() + 1), name
+        assert error <= tolerance * second.abs().max().item(), name
 
 
 def _gradients_of_gradients(
@@ -118,7 +120,7 @@ def test_samples_do_not_depend_on_the_prior(num_samples: int | None) -> None:
 @pytest.mark.parametrize("operator", SAMPLERS[1:])
 @pytest.mark.parametrize("used", [0, 1])
 def test_one_of_two_outputs_can_go_unused(operator: str, used: int, num_samples: int | None) -> None:
-    case = Case(operator, {"mean": (5, 33), "scale": (5, 33)}, num_samples=num_samples)
+    case = case_of(operator, (5, 33), num_samples=num_samples)
     kwargs = case.make(requires_grad=True)
     inputs = [kwargs[name] for name in case.differentiable]
     outputs = as_tuple(case.ours(**kwargs))
@@ -154,23 +156,24 @@ def test_gradient_of_mean_is_the_gradient_of_z_itself() -> None:
     assert mean_grad.data_ptr() == grad.data_ptr()
 
 
-@pytest.mark.parametrize("operator", SAMPLERS)
+@pytest.mark.parametrize("operator", NOISY)
 def test_backward_replays_the_noise_of_forward(operator: str) -> None:
-    """With a unit variance, twice the gradient that sum(z) sends to log_var is epsilon."""
-    case = Case(operator, {"mean": (5, 33), "scale": (5, 33)}, num_samples=2, first_row=7, stream=1)
+    """At a scale of one, the gradient that sum(z) sends to its logarithm is epsilon."""
+    case = case_of(operator, (5, 33), scale_kind="log_std", num_samples=2, first_row=7, stream=1)
     kwargs = case.make(requires_grad=True)
+    log_std = kwargs[case.argument("scale")]
     with torch.no_grad():
-        kwargs["log_var"].zero_()
+        log_std.zero_()
     epsilon = case.epsilon(**kwargs)
     z = as_tuple(case.ours(**kwargs))[0]
     for sample in range(2):
-        (gradient,) = torch.autograd.grad(z[sample].sum(), kwargs["log_var"], retain_graph=True)
-        assert torch.equal(2 * gradient, epsilon[sample])
+        (gradient,) = torch.autograd.grad(z[sample].sum(), log_std, retain_graph=True)
+        assert torch.equal(gradient, epsilon[sample])
 
 
 def test_log_ratio_gradient_is_that_of_estimator_a() -> None:
     """log q(z given x) has no gradient towards the mean, and -1/2 per element towards log_var."""
-    case = Case("normal_rsample_log_ratio", {"mean": (4, 6), "scale": (4, 6)})
+    case = case_of("normal_rsample_log_ratio", (4, 6))
     kwargs = case.make(dtype=torch.float64, requires_grad=True)
     z, log_ratio = as_tuple(case.ours(**kwargs))
     mean_grad, log_var_grad = torch.autograd.grad(log_ratio.sum(), (kwargs["mean"], kwargs["log_var"]))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import vae_ext
 from tests.capabilities import CAPABILITIES, digests_under
-from tests.cases import NOISY, Case, as_tuple, cotangents
+from tests.cases import OPERATORS, Case, as_tuple, case_of, cotangents
 from tests.outputs import digests
 
 
@@ -54,16 +54,15 @@ def test_one_long_row_is_the_same_for_any_thread_count_in_float64(size: int) -> 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("size", [1, 5, 20, 64, 130, 784, 1025, 70_001])
-@pytest.mark.parametrize("operator", ["bernoulli_log_prob", "normal_log_prob", "normal_kl", *NOISY])
+@pytest.mark.parametrize("operator", OPERATORS)
 def test_rows_are_the_same_in_any_batch(operator: str, size: int, dtype: torch.dtype) -> None:
-    shape = (9 if size < 10_000 else 3, size)
-    roles = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
-    case = Case(operator, dict.fromkeys(roles.get(operator, ("mean", "scale")), shape))
+    count = 9 if size < 10_000 else 3
+    case = case_of(operator, (count, size))
     kwargs = case.make(dtype=dtype, requires_grad=True)
     outputs = as_tuple(case.ours(**kwargs))
     grads = cotangents(outputs)
     whole = (*outputs, *torch.autograd.grad(outputs, _inputs(case, kwargs), grads))
-    for rows in (slice(0, 1), slice(1, 3), slice(2, None), slice(shape[0] - 1, None)):
+    for rows in (slice(0, 1), slice(1, 3), slice(2, None), slice(count - 1, None)):
         part_kwargs = _rows_of(case, kwargs, rows)
         part_outputs = as_tuple(case.ours(**part_kwargs))
         part = (

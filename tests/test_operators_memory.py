@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cases import Case, as_tuple, cotangents
+from tests.cases import NOISY, Case, as_tuple, case_of, cotangents
 from tests.memory import peak_bytes
 
 # For counters, partial sums and the like, whatever the size of the tensors. On CUDA a chunk of replicas is smaller, so
@@ -14,22 +14,17 @@ from tests.memory import peak_bytes
 SLACK = (64 if torch.get_default_device().type == "cpu" else 256) * 1024
 
 CASES = [
-    Case("bernoulli_log_prob", {"logits": (512, 784), "x": (512, 784)}, x_dtype=torch.uint8),
+    case_of("bernoulli_log_prob", (512, 784), x_dtype=torch.uint8),
     Case("bernoulli_log_prob", {"logits": (4, 128, 784), "x": (128, 784)}, x_dtype=torch.uint8),
-    Case("bernoulli_log_prob", {"logits": (2, 300_000), "x": (2, 300_000)}, x_dtype=torch.bool),
-    Case("normal_log_prob", {"mean": (512, 784), "scale": (512, 784), "x": (512, 784)}, x_dtype=torch.uint8),
-    Case("normal_kl", {"mean": (4096, 64), "scale": (4096, 64)}),
+    case_of("bernoulli_log_prob", (2, 300_000), x_dtype=torch.bool),
+    case_of("normal_log_prob", (512, 784), x_dtype=torch.uint8),
+    case_of("normal_kl", (4096, 64)),
     Case(
         "normal_kl",
         {"mean": (4096, 64), "scale": (4096, 64), "prior_mean": (64,), "prior_scale": (64,)},
         "std",
     ),
-    Case("normal_rsample", {"mean": (4096, 64), "scale": (4096, 64)}),
-    Case("normal_rsample", {"mean": (4096, 64), "scale": (4096, 64)}, num_samples=4),
-    Case("normal_rsample_kl", {"mean": (4096, 64), "scale": (4096, 64)}),
-    Case("normal_rsample_kl", {"mean": (4096, 64), "scale": (4096, 64)}, num_samples=4),
-    Case("normal_rsample_log_ratio", {"mean": (4096, 64), "scale": (4096, 64)}),
-    Case("normal_rsample_log_ratio", {"mean": (4096, 64), "scale": (4096, 64)}, num_samples=4),
+    *(case_of(operator, (4096, 64), num_samples=num_samples) for operator in NOISY for num_samples in (None, 4)),
 ]
 
 
@@ -68,7 +63,7 @@ def test_forward_and_backward_allocate_output_and_gradients(case: Case, dtype: t
 
 
 def test_a_gradient_that_is_not_wanted_is_not_allocated() -> None:
-    case = Case("normal_log_prob", {"mean": (512, 784), "scale": (512, 784), "x": (512, 784)})
+    case = case_of("normal_log_prob", (512, 784))
     kwargs = case.make()
     kwargs["mean"].requires_grad_()
     outputs = as_tuple(case.ours(**kwargs))
@@ -79,7 +74,7 @@ def test_a_gradient_that_is_not_wanted_is_not_allocated() -> None:
 
 def test_the_gradient_of_a_sum_is_not_written_out() -> None:
     """It is one number, expanded to the shape of z."""
-    case = Case("normal_rsample", {"mean": (4096, 64), "scale": (4096, 64)})
+    case = case_of("normal_rsample", (4096, 64))
     kwargs = case.make(requires_grad=True)
     (z,) = as_tuple(case.ours(**kwargs))
     peak, (gradient,) = peak_bytes(lambda: torch.autograd.grad(z, kwargs["log_var"], torch.ones(()).expand_as(z)))

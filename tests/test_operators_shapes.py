@@ -9,14 +9,28 @@ import torch
 from torch import Tensor
 
 import vae_ext
-from tests.cases import NOISY, OPERATORS, SAMPLERS, Z_ALONE, Case, as_tuple, cotangents, select
+from tests.cases import (
+    LOCATION_SCALE,
+    NOISY,
+    OPERATORS,
+    ROLES,
+    Case,
+    Shape,
+    as_tuple,
+    case_of,
+    cotangents,
+    select,
+)
+from vae_ext.arguments import ScaleKind
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
-AUTOCAST_CASES = [
-    Case("bernoulli_log_prob", {"logits": (4, 5), "x": (4, 5)}),
-    Case("normal_log_prob", {"mean": (4, 5), "scale": (4, 5), "x": (4, 5)}),
-    *(Case(operator, {"mean": (4, 5), "scale": (4, 5)}) for operator in ("normal_kl", *NOISY)),
+AUTOCAST_CASES = [case_of(operator, (4, 5)) for operator in OPERATORS]
+EMPTY_CASES = [
+    case_of(operator, shape, num_samples=num_samples)
+    for operator in OPERATORS
+    for shape in ((0, 7), (5, 0), (0, 0), (2, 0, 3), (0,))
+    for num_samples in ((None, 3) if operator in NOISY else (None,))
 ]
 
 
@@ -51,20 +65,16 @@ def test_strides_change_nothing(case: Case, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("event", [(20,), (6, 4, 4)])
-@pytest.mark.parametrize("operator", ["normal_kl", *SAMPLERS])
+@pytest.mark.parametrize("operator", ["normal_kl", *NOISY])
 def test_halves_of_one_encoder_output(operator: str, event: tuple[int, ...]) -> None:
     """Their gradients meet again in the encoder's output."""
-    case = Case(operator, {"mean": (7, *event), "scale": (7, *event)})
+    case = case_of(operator, (7, *event))
     encoded = torch.randn(7, 2 * event[0], *event[1:]).requires_grad_()
-    mean, log_var = encoded.chunk(2, 1)
-    kwargs = case.make() | {"mean": mean, "log_var": log_var}
+    kwargs = case.make() | dict(zip(case.differentiable, encoded.chunk(2, 1), strict=True))
     outputs = as_tuple(case.ours(**kwargs))
     (actual,) = torch.autograd.grad(outputs, encoded, cotangents(outputs))
 
-    dense = case.make() | {
-        "mean": mean.detach().contiguous().requires_grad_(),
-        "log_var": log_var.detach().contiguous().requires_grad_(),
-    }
+    dense = kwargs | {name: kwargs[name].detach().contiguous().requires_grad_() for name in case.differentiable}
     dense_outputs = as_tuple(case.ours(**dense))
     for first, second in zip(outputs, dense_outputs, strict=True):
         assert torch.equal(first, second)
@@ -75,20 +85,23 @@ def test_halves_of_one_encoder_output(operator: str, event: tuple[int, ...]) -> 
     "case", [c for c in select() if not c.gradcheck and c.values == "ordinary"], ids=lambda case: case.id
 )
 def test_output_shapes(case: Case) -> None:
-    kwargs = case.make()
-    outputs = as_tuple(case.ours(**kwargs))
+    outputs = as_tuple(case.ours(**case.make()))
+    assert [output.shape for output in outputs] == _output_shapes(case)
+    assert all(output.is_contiguous() for output in outputs)
+
+
+def _output_shapes(case: Case) -> list[Shape]:
     shapes = [shape or () for shape in case.shapes.values()]
     full = torch.broadcast_shapes(*shapes)
-    batch = full[: len(full) - case.resolved_event_ndim]
+    batch = tuple(full[: len(full) - case.resolved_event_ndim])
     samples = () if case.num_samples is None else (case.num_samples,)
     of_z = (*samples, *torch.broadcast_shapes(*[case.shapes.get(role) or () for role in ("mean", "scale")]))
-    expected = {
-        **dict.fromkeys(Z_ALONE, (of_z,)),
-        "normal_rsample_kl": (of_z, batch),
-        "normal_rsample_log_ratio": (of_z, (*samples, *batch)),
-    }.get(case.operator, (batch,))
-    assert tuple(tuple(output.shape) for output in outputs) == tuple(map(tuple, expected))
-    assert all(output.is_contiguous() for output in outputs)
+    return {
+        "normal_rsample": [of_z],
+        LOCATION_SCALE: [of_z],
+        "normal_rsample_kl": [of_z, batch],
+        "normal_rsample_log_ratio": [of_z, (*samples, *batch)],
+    }.get(case.operator, [batch])
 
 
 def test_left_out_event_ndim_is_one_less_than_the_fewest_dims() -> None:
@@ -128,20 +141,15 @@ def test_broadcasting_is_expanding(operator: str) -> None:
         torch.testing.assert_close(actual, expected.sum_to_size(kwargs[name].shape))
 
 
-@pytest.mark.parametrize("shape", [(0, 7), (5, 0), (0, 0), (2, 0, 3), (0,)])
-@pytest.mark.parametrize("num_samples", [None, 3])
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_empty_tensors(operator: str, num_samples: int | None, shape: tuple[int, ...]) -> None:
-    roles = {"bernoulli_log_prob": ("logits", "x"), "normal_log_prob": ("mean", "scale", "x")}
-    case = Case(operator, dict.fromkeys(roles.get(operator, ("mean", "scale")), shape), num_samples=num_samples)
+@pytest.mark.parametrize("case", EMPTY_CASES, ids=lambda case: case.id)
+def test_empty_tensors(case: Case) -> None:
+    """Samples have no elements, and sums of none are zero."""
     kwargs = case.make(requires_grad=True)
     outputs = as_tuple(case.ours(**kwargs))
-    expected_shape = shape[:1]
-    for output in outputs[-1:] if operator not in Z_ALONE else ():
-        assert output.shape[-1:] == expected_shape
-        assert not output.any()
-    for gradient in _gradients(case, kwargs, outputs):
-        assert gradient.shape == shape
+    assert [output.shape for output in outputs] == _output_shapes(case)
+    assert not any(output.any() for output in outputs)
+    for name, gradient in zip(case.differentiable, _gradients(case, kwargs, outputs), strict=True):
+        assert gradient.shape == kwargs[name].shape
 
 
 @pytest.mark.parametrize("case", AUTOCAST_CASES, ids=lambda case: case.id)
@@ -158,15 +166,15 @@ def test_autocast_changes_nothing(case: Case, dtype: torch.dtype) -> None:
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("operator", ["normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio", "normal_rsample"])
-def test_a_float_scale_is_a_scalar_tensor(operator: str) -> None:
-    mean = torch.randn(4, 35)
-    state = {} if operator == "normal_kl" else {"rng_state": vae_ext.make_rng_state()}
-    for name, value in (("log_var", -0.5), ("log_std", 0.25), ("std", 0.5), ("var", 2.0)):
-        function = getattr(vae_ext, operator)
-        of_float = as_tuple(function(mean, **{name: value}, **state))
-        of_tensor = as_tuple(function(mean, **{name: torch.tensor(value)}, **state))
-        assert all(torch.equal(first, second) for first, second in zip(of_float, of_tensor, strict=True))
+@pytest.mark.parametrize("operator", [operator for operator, roles in ROLES.items() if "scale" in roles])
+@pytest.mark.parametrize(("kind", "value"), [("log_var", -0.5), ("log_std", 0.25), ("std", 0.5), ("var", 2)])
+def test_a_number_for_a_scale_is_a_scalar_tensor(operator: str, kind: ScaleKind, value: float) -> None:
+    case = case_of(operator, (4, 35), scale_kind=kind)
+    kwargs, name = case.make(), case.argument("scale")
+    of_number, of_tensor = (
+        as_tuple(case.ours(**kwargs | {name: scale})) for scale in (value, torch.tensor(float(value)))
+    )
+    assert all(torch.equal(first, second) for first, second in zip(of_number, of_tensor, strict=True))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -179,12 +187,13 @@ def test_inputs_are_left_as_they_were(operator: str) -> None:
     assert all(torch.equal(kwargs[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("operator", SAMPLERS)
+@pytest.mark.parametrize("operator", NOISY)
 @pytest.mark.parametrize("num_samples", [None, 2])
 def test_an_empty_event_that_is_expanded(operator: str, num_samples: int | None) -> None:
     empty = torch.zeros(1, 0).expand(3, 0).requires_grad_()
-    outputs = as_tuple(getattr(vae_ext, operator)(empty, empty, num_samples))
-    assert outputs[0].shape == (3, 0) if num_samples is None else (2, 3, 0)
+    case = case_of(operator, (3, 0), num_samples=num_samples)
+    outputs = as_tuple(case.ours(**case.make() | dict.fromkeys(case.differentiable, empty)))
+    assert outputs[0].shape == ((3, 0) if num_samples is None else (2, 3, 0))
     assert all(not output.any() for output in outputs)
     torch.stack([output.sum() for output in outputs]).sum().backward()
 

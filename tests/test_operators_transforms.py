@@ -13,21 +13,21 @@ from torch.autograd import forward_ad, gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vae_ext
-from tests.cases import LOCATION_SCALE, OPERATORS, SAMPLERS, Case, as_tuple, cotangents
+from tests.cases import LOCATION_SCALE, NOISY, OPERATORS, Z_ALONE, Case, as_tuple, case_of, cotangents
 
 OPCHECK_CASES = [
     Case("bernoulli_log_prob", {"logits": (3, 4, 5), "x": (4, 5)}),
-    Case("bernoulli_log_prob", {"logits": (4, 5), "x": (4, 5)}, x_dtype=torch.uint8),
+    case_of("bernoulli_log_prob", (4, 5), x_dtype=torch.uint8),
     Case("normal_log_prob", {"mean": (4, 5), "scale": (5,), "x": (3, 4, 5)}, "std"),
-    Case("normal_kl", {"mean": (4, 5), "scale": (4, 5)}),
+    case_of("normal_kl", (4, 5)),
     Case("normal_kl", {"mean": (4, 5), "scale": (4, 5), "prior_mean": (5,), "prior_scale": ()}, "var"),
-    Case("normal_rsample", {"mean": (4, 5), "scale": (4, 5)}),
+    case_of("normal_rsample", (4, 5)),
     Case("normal_rsample", {"mean": (4, 5), "scale": ()}, "log_std", num_samples=2),
-    Case(LOCATION_SCALE, {"mean": (4, 5), "scale": (4, 5)}),
+    case_of(LOCATION_SCALE, (4, 5)),
     Case(LOCATION_SCALE, {"mean": (4, 5), "scale": ()}, "std", standard="cauchy", num_samples=2),
-    Case("normal_rsample_kl", {"mean": (4, 5), "scale": (4, 5)}),
+    case_of("normal_rsample_kl", (4, 5)),
     Case("normal_rsample_kl", {"mean": (4, 5), "scale": (4, 5), "prior_mean": (4, 5)}, num_samples=2),
-    Case("normal_rsample_log_ratio", {"mean": (4, 5), "scale": (4, 5)}),
+    case_of("normal_rsample_log_ratio", (4, 5)),
     Case(
         "normal_rsample_log_ratio",
         {"mean": (4, 5), "scale": (4, 5), "prior_scale": (4, 5)},
@@ -36,13 +36,13 @@ OPCHECK_CASES = [
     ),
 ]
 FUNC_CASES = [
-    Case("bernoulli_log_prob", {"logits": (4, 5), "x": (4, 5)}),
-    Case("normal_log_prob", {"mean": (4, 5), "scale": (4, 5), "x": (4, 5)}),
-    Case("normal_kl", {"mean": (4, 5), "scale": (4, 5), "prior_mean": (4, 5), "prior_scale": (4, 5)}, "std"),
-    Case("normal_rsample", {"mean": (4, 5), "scale": (4, 5)}, num_samples=2),
-    Case(LOCATION_SCALE, {"mean": (4, 5), "scale": (4, 5)}, "std", standard="logistic", num_samples=2),
-    Case("normal_rsample_kl", {"mean": (4, 5), "scale": (4, 5)}, first_row=3),
-    Case("normal_rsample_log_ratio", {"mean": (4, 5), "scale": (4, 5)}, num_samples=2, stream=1),
+    case_of("bernoulli_log_prob", (4, 5)),
+    case_of("normal_log_prob", (4, 5)),
+    case_of("normal_kl", (4, 5), prior=True, scale_kind="std"),
+    case_of("normal_rsample", (4, 5), num_samples=2),
+    case_of(LOCATION_SCALE, (4, 5), scale_kind="std", standard="logistic", num_samples=2),
+    case_of("normal_rsample_kl", (4, 5), first_row=3),
+    case_of("normal_rsample_log_ratio", (4, 5), num_samples=2, stream=1),
 ]
 
 
@@ -86,14 +86,13 @@ def test_opcheck(case: Case) -> None:
         torch.library.opcheck(func, args, kwargs)
 
 
-def _all_operators(
-    encoded: Tensor, logits: Tensor, x: Tensor, rng_state: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _all_operators(encoded: Tensor, logits: Tensor, x: Tensor, rng_state: Tensor) -> tuple[Tensor, ...]:
     """Every operator once; the halves of one encoder output, a bound, and the gradient's inputs."""
     mean, log_var = encoded.chunk(2, -1)
     z, kl = vae_ext.normal_rsample_kl(mean, log_var, 2, rng_state=rng_state)
     z_a, log_ratio = vae_ext.normal_rsample_log_ratio(mean, std=(0.5 * log_var).exp(), rng_state=rng_state, stream=1)
     sample = vae_ext.normal_rsample(mean, log_var, rng_state=rng_state, first_row=5, stream=2)
+    laplace = vae_ext.location_scale_rsample(mean, "laplace", log_scale=log_var, rng_state=rng_state, stream=3)
     bound = (
         vae_ext.bernoulli_log_prob(logits, x)
         + vae_ext.normal_log_prob(mean, 0.0, sample)
@@ -101,7 +100,7 @@ def _all_operators(
         - vae_ext.normal_kl(mean, log_var, prior_mean=z_a.detach())
         + log_ratio
     )
-    return z, z_a, sample, bound
+    return z, z_a, sample, laplace, bound
 
 
 def _arguments(batch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -117,6 +116,8 @@ def _shared_parameters(mean: Tensor, event: Tensor, row: Tensor) -> list[Tensor]
     return [
         vae_ext.normal_rsample(mean, event),
         vae_ext.normal_rsample(mean, row),
+        vae_ext.location_scale_rsample(mean, "laplace", log_scale=event),
+        vae_ext.location_scale_rsample(mean, "cauchy", log_scale=row),
         *vae_ext.normal_rsample_kl(mean, event, prior_mean=event),
         *vae_ext.normal_rsample_log_ratio(mean, row, prior_log_var=event),
     ]
@@ -158,21 +159,24 @@ def test_compile_with_dynamic_shapes(backend: str) -> None:
     assert counter.frame_count == 1
 
 
-def test_compiled_draws_differ_and_follow_the_seed() -> None:
+@pytest.mark.parametrize("operator", Z_ALONE)
+def test_compiled_draws_differ_and_follow_the_seed(operator: str) -> None:
     torch.compiler.reset()
+    ours = getattr(vae_ext, operator)
+    kwargs = case_of(operator, (8, 5)).make()
+    del kwargs["rng_state"]
 
     @torch.compile(fullgraph=True)
-    def two_draws(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
-        return vae_ext.normal_rsample(mean, log_var), vae_ext.normal_rsample(mean, log_var)
+    def two_draws() -> tuple[Tensor, Tensor]:
+        return ours(**kwargs), ours(**kwargs)
 
-    mean, log_var = torch.zeros(2, 8, 5).unbind()
     torch.manual_seed(0)
-    first, second = two_draws(mean, log_var)
-    third, _ = two_draws(mean, log_var)
+    first, second = two_draws()
+    third, _ = two_draws()
     assert not torch.equal(first, second)
     assert not torch.equal(first, third)
     torch.manual_seed(0)
-    again, second_again = two_draws(mean, log_var)
+    again, second_again = two_draws()
     assert torch.equal(first, again)
     assert torch.equal(second, second_again)
 
@@ -248,16 +252,19 @@ def test_func_vmap_is_a_loop_of_pure_calls(case: Case) -> None:
     torch.testing.assert_close(actual, tuple(torch.stack(outputs) for outputs in expected))
 
 
-@pytest.mark.parametrize("operator", SAMPLERS)
+@pytest.mark.parametrize("operator", NOISY)
 def test_func_vmap_over_states(operator: str, capfd: pytest.CaptureFixture[str]) -> None:
-    means, log_vars = torch.randn(2, 3, 4, 5).unbind()
+    case = case_of(operator, (4, 5), num_samples=2)
+    kwargs = case.make()
+    means, scales = torch.randn(2, 3, 4, 5).unbind()
     states = torch.stack([vae_ext.make_rng_state() for _ in range(3)])
 
-    def sample(mean: Tensor, log_var: Tensor, state: Tensor) -> Any:
-        return as_tuple(getattr(vae_ext, operator)(mean, log_var, 2, rng_state=state))
+    def sample(mean: Tensor, scale: Tensor, state: Tensor) -> Any:
+        given = {case.argument("mean"): mean, case.argument("scale"): scale, "rng_state": state}
+        return as_tuple(case.ours(**kwargs | given))
 
-    actual = torch.func.vmap(sample, in_dims=(0, 0, 1))(means, log_vars, states.T)
-    expected = zip(*map(sample, means, log_vars, states), strict=True)
+    actual = torch.func.vmap(sample, in_dims=(0, 0, 1))(means, scales, states.T)
+    expected = zip(*map(sample, means, scales, states), strict=True)
     torch.testing.assert_close(actual, tuple(torch.stack(outputs) for outputs in expected))
     assert "performance" not in capfd.readouterr().err
 
@@ -299,7 +306,7 @@ def test_forward_mode_gradcheck(operator: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("operator", SAMPLERS)
+@pytest.mark.parametrize("operator", NOISY)
 def test_noise_under_transforms_is_the_noise_outside(operator: str, dtype: torch.dtype) -> None:
     case = next(case for case in FUNC_CASES if case.operator == operator)
     function, inputs = case.as_function(dtype)

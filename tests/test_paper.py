@@ -21,7 +21,7 @@ from benchmarks.paper.__main__ import main
 from benchmarks.paper.accumulating import AccumulatingTrainer
 from benchmarks.paper.curves import Curve, LearnedCurve, curves, read, read_all
 from benchmarks.paper.differences import AIMS, contests, differences
-from tests.test_datasets import write_mnist
+from tests.mnist import write_mnist
 from vae_ext.aevb import Trainer
 from vae_ext.aevb.run_directory import Record
 from vae_ext.datasets import Dataset, load_dataset

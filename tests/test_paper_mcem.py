@@ -25,7 +25,7 @@ from benchmarks.paper.marginal_curves import (
     samples_kept,
 )
 from benchmarks.paper.monte_carlo_em import MonteCarloEMTrainer
-from tests.test_datasets import write_mnist
+from tests.mnist import write_mnist
 from vae_ext.aevb import Trainer
 from vae_ext.aevb.marginal import marginal_of_chains, posterior_chains
 from vae_ext.aevb.run import record_points

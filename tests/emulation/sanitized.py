@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cases import Case, select
+from tests.cases import OPERATORS, Case, select
 from tests.cuda_cases import (
     BROADCAST_CASES,
     KIND_CASES,
-    ROLES,
     ROW_CASES,
     SIZE_CASES,
     X_CASES,
@@ -45,7 +44,7 @@ def test_nothing_is_found_without_the_fault(kind: Kind, name: str) -> None:
     check_silent(name, kind)
 
 
-@pytest.mark.parametrize("operator", ROLES)
+@pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_kernels(kind: Kind, operator: str, tmp_path: Path) -> None:
     """What the plain build computed, computed again under a sanitizer, in memory of exactly the right size."""
