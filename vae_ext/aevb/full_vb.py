@@ -38,16 +38,15 @@ def full_vb_bound(
         x: `[M, D]`.
         dataset_size: N.
         num_samples: draws of z for each datapoint.
-        generator, rng_state: of both kinds of noise.
+        generator, rng_state: of both kinds of noise; one of them at most.
 
     Returns:
         0-d, in nats.
 
     Raises:
-        ValueError: there is no `Bayesian` module.
+        ValueError: there is no `Bayesian` module, or both of the last were given.
     """
-    if rng_state is None:
-        rng_state = ops.make_rng_state(generator, x.device)
+    rng_state = ops.resolve_rng_state(generator, rng_state, x.device)
     with weights_drawn(model, rng_state=rng_state) as kl:
         return minibatch_bound(sgvb_b(model, x, num_samples, rng_state=rng_state), dataset_size) - kl
 

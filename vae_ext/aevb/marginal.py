@@ -77,11 +77,9 @@ def importance_log_marginal(
     Errors are the operators'.
     """
     num_samples, chunk = resolve_integer("num_samples", num_samples, 2), resolve_integer("chunk", chunk, 1)
-    if generator is not None and rng_state is not None:
-        raise ValueError("generator and rng_state were both given; expected at most one of them")
+    state = ops.resolve_rng_state(generator, rng_state, x.device)
     with evaluating(model):
         posterior = model.encode(x)
-        state = ops.make_rng_state(generator, x.device) if rng_state is None else rng_state
         log_sum = log_sum_squares = torch.tensor(-torch.inf, dtype=torch.float64, device=x.device)
         for stream, start in enumerate(range(0, num_samples, chunk)):
             count = min(chunk, num_samples - start)

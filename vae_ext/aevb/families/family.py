@@ -138,10 +138,7 @@ class Family(ABC):
         """
         if not 0 <= stream < STREAMS_APART:
             raise ValueError(f"stream is {stream}; expected 0 or more, and less than 2**48")
-        if rng_state is None:
-            rng_state = ops.make_rng_state(generator, self.device)
-        elif generator is not None:
-            raise ValueError("generator and rng_state were both given; expected at most one of them")
+        rng_state = ops.resolve_rng_state(generator, rng_state, self.device)
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         noise = Noise(self.shape, self.event_ndim, wide, num_samples, rng_state, first_row, stream)
         return self._inside(self._transform(noise).to(self.dtype))
