@@ -11,8 +11,10 @@ import torch
 
 from tests.test_aevb_trainer import CPU, make_trainer
 from tests.test_cli import SMALL, assert_one_sentence, invoke
-from vae_ext.aevb import FullVBTrainer, TrainConfig, Trainer, memory
+from vae_ext.aevb import VAE, FullVBTrainer, TrainConfig, Trainer, memory
 from vae_ext.aevb.memory import available_bytes, training_bytes
+from vae_ext.aevb.small_data import METHODS
+from vae_ext.aevb.small_data import make_trainer as make_method_trainer
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 
@@ -99,6 +101,17 @@ def test_trials_of_step_sizes_have_the_memory_of_one_trainer(tmp_path: Path, mon
     monkeypatch.setattr(Trainer, "__init__", in_a_cycle)
     result = invoke("train", *SMALL, "--lr", "auto", "--out", tmp_path)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_drawn_before_the_check(digits: Dataset, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def on_meta(model: VAE, generator: object) -> None:
+        assert next(model.parameters()).is_meta
+
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**4)
+    monkeypatch.setattr(VAE, "reset_parameters", on_meta)
+    with pytest.raises(UserError, match=r"at least 0\.\d GB of memory, but cpu has 0\.0 GB left"):
+        make_method_trainer(method, digits, TrainConfig(), CPU)
 
 
 def test_nothing_is_allocated_before_the_check(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,7 @@ class Trainer:
         _check_minibatch(dataset, config, team)
         if model is not None:
             check_support(model, dataset)
-        require_memory(model or _sketch(dataset, config), dataset, config, device, team.size)
+        require_memory(model or sketch(dataset, config), dataset, config, device, team.size)
         self.config = config
         self.device = device
         self.team = team
@@ -152,7 +152,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the trainer stood whose `state_dict` this is, to the same bits."""
+        """Goes on where the trainer stood whose `state_dict` this is, to the same bits; in a team, but for the tally's.
+
+        Of its sum of bounds each process goes on with an equal share.
+        """
         self.samples = state["samples"]
         self.bound_sum.fill_(state["bound_sum"] / self.team.size)
         self.model.load_state_dict(state["model"])
@@ -203,7 +206,7 @@ class Tally:
         return (self.bound_sum - earlier.bound_sum) / (self.samples - earlier.samples)
 
 
-def _sketch(dataset: Dataset, config: TrainConfig) -> VAE:
+def sketch(dataset: Dataset, config: TrainConfig) -> VAE:
     """The model that `config` asks for, of parameters without memory."""
     model_config = model_config_for(dataset, config)
     with torch.device("meta"):
