@@ -216,10 +216,10 @@ class F(Family):
 
     @property
     def variance(self) -> Tensor:
-        d1, d2 = self.df1, self.df2
-        less = torch.where(d2 > 4, d2 - 4, 1.0)
-        finite = 2 * d2.square() * (d1 + d2 - 2) / (d1 * (d2 - 2).square() * less)
-        return torch.where(d2 > 4, finite, math.inf)
+        # Where it is not taken, degrees for which its gradient is finite too.
+        d1, d2 = self.df1, torch.where(self.df2 > 4, self.df2, 5.0)
+        finite = 2 * d2.square() * (d1 + d2 - 2) / (d1 * (d2 - 2).square() * (d2 - 4))
+        return torch.where(self.df2 > 4, finite, math.inf)
 
     def _transform(self, noise: Noise) -> Tensor:
         log_1 = log_standard_gamma(0.5 * self.df1, noise)
