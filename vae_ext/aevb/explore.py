@@ -12,11 +12,10 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Generator, Tensor
 
-from vae_ext import ops, reference
+from vae_ext import ops
 from vae_ext.aevb.families import Family
-from vae_ext.aevb.interface import require_standard_prior
+from vae_ext.aevb.interface import own_prior, require_standard_prior
 from vae_ext.aevb.models import AutoEncoder, evaluating
-from vae_ext.arguments import as_parameter
 from vae_ext.datasets import Dataset
 
 BATCH = 1000
@@ -171,7 +170,7 @@ def most_informative(codes: Codes, count: int) -> list[int]:
 
 def _prior_draws(model: AutoEncoder, count: int, generator: Generator | None) -> Tensor:
     """`[N, J]`."""
-    prior: Family | None = getattr(model, "prior", None)
+    prior = own_prior(model)
     if prior is None:
         return torch.randn(count, model.latent_dim, generator=generator, device="cpu")
     # Where one distribution is that of all latent variables, each draws for itself.
@@ -197,9 +196,7 @@ def _codes(model: AutoEncoder, x: Tensor) -> Codes:
     if isinstance(posterior, Family):
         return Codes(posterior.mean, posterior.variance.sqrt(), posterior.kl_from_standard_normal())
     kl = ops.normal_kl(posterior.mean, **posterior.scale_keyword, event_ndim=0)
-    scale = as_parameter(posterior.kind, posterior.scale, posterior.mean)
-    std = reference.standard_deviation(scale, posterior.kind)
-    return Codes(posterior.mean, std.expand_as(posterior.mean), kl)
+    return Codes(posterior.mean, posterior.std, kl)
 
 
 def _batches(dataset: Dataset, rows: Tensor) -> Iterator[Tensor]:
