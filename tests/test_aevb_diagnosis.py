@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.training import NoDisplay, first_seen, make_trainer
-from vae_ext.aevb import Trainer, load_checkpoint, run
+from vae_ext.aevb import AutoEncoder, BernoulliMLP, GaussianMLP, TrainConfig, Trainer, load_checkpoint, run
 from vae_ext.aevb.run import train
 from vae_ext.aevb.run_directory import RunDirectory
 from vae_ext.aevb.trainer import Tally
@@ -68,6 +68,28 @@ def test_held_out_rows(digits: Dataset, tmp_path: Path) -> None:
     trainer = poisoned_trainer(digits, [], math.nan)
     trainer.held_out[[5, 90], 3] = math.nan
     assert "the KL divergence of 5, 90 (held-out rows)" in message_of(trainer, tmp_path)
+
+
+def with_batch_norm(digits: Dataset) -> Trainer:
+    """A trainer of modules that in training must see more than one datapoint at once."""
+    encoder = torch.nn.Sequential(torch.nn.BatchNorm1d(64, affine=False), GaussianMLP(64, 16, 2))
+    model = AutoEncoder(encoder, BernoulliMLP(2, 16, 64), latent_dim=2)
+    data = replace(digits, train=digits.train.float(), test=digits.test.float())
+    return Trainer(data, TrainConfig(samples=40_000), torch.device("cpu"), model)
+
+
+def test_one_held_out_row_under_batch_norm(digits: Dataset, tmp_path: Path) -> None:
+    trainer = with_batch_norm(digits)
+    trainer.held_out[5, 3] = math.nan
+    assert "the KL divergence of 5 (held-out rows)" in message_of(trainer, tmp_path)
+
+
+def test_one_training_row_under_batch_norm(digits: Dataset, tmp_path: Path) -> None:
+    """Which the others of its minibatch do not suffer from: only the likelihood sees its value."""
+    trainer = with_batch_norm(digits)
+    trainer.model.encoder.register_forward_pre_hook(lambda _, inputs: (inputs[0].nan_to_num(posinf=0.0),))
+    trainer.dataset.train[11, 3] = math.inf
+    assert re.search(r"the likelihood of 11 \(training rows, at", message_of(trainer, tmp_path))
 
 
 def test_a_step_that_is_far_too_long(digits: Dataset, tmp_path: Path) -> None:

@@ -19,6 +19,26 @@ def make_vae(latent_dim: int = 3) -> VAE:
     return VAE(VAEConfig(64, 16, latent_dim, (8, 8)), torch.Generator().manual_seed(1))
 
 
+def test_no_more_is_held_at_once_than_a_batch(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what comes is what comes of everything at once."""
+    model, x = make_vae(2), digits.decode(digits.test[:20])
+    rows: list[int] = []
+    for network in (model.encoder, model.decoder):
+        network.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].shape[:-1].numel()))
+
+    def looks() -> list[Tensor]:
+        interpolations = explore.interpolate(model, x[:10], x[10:], 3)
+        return [explore.reconstruct(model, x).mean, interpolations.mean, explore.manifold(model, 5).mean]
+
+    at_once = looks()
+    assert max(rows) > 6
+    rows.clear()
+    monkeypatch.setattr(explore, "BATCH", 6)
+    for ours, theirs in zip(looks(), at_once, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert max(rows) == 6
+
+
 def test_samples_are_of_the_prior() -> None:
     model = make_vae()
     samples = explore.sample(model, 20_000, torch.Generator().manual_seed(0))

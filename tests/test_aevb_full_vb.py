@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -328,6 +329,15 @@ def test_it_does_not_overfit_few_datapoints_as_map_does(digits: Dataset) -> None
     x, test = few.decode(few.train), few.decode(few.test)
     constant = Normal(x.mean(0), (x - x.mean(0)).square().mean().sqrt()).log_prob(test).sum(-1).mean()
     assert ended["full_vb_decoder"] > constant + 10
+
+
+def test_noise_comes_from_one_source() -> None:
+    model, x = bayesian(small_vae()), torch.rand(5, 64)
+    both: dict[str, Any] = {"generator": seeded(), "rng_state": make_rng_state()}
+    with pytest.raises(ValueError, match="generator and rng_state were both given"):
+        full_vb_bound(model, x, 100, **both)
+    with pytest.raises(ValueError, match="generator and rng_state were both given"), weights_drawn(model, **both):
+        pass
 
 
 def test_wrong_use_is_explained(digits: Dataset) -> None:

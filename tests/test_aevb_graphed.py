@@ -55,7 +55,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "current_stream": lambda device: current,
         "stream": lambda stream: noted(f"on {stream.name}", f"off {stream.name}"),
         "device": lambda device: noted("on device", "off device"),
-        "graph": lambda graph: noted("record", "recorded"),
+        "graph": lambda graph, stream: noted(f"record on {stream.name}", "recorded"),
     }
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
@@ -73,7 +73,7 @@ def test_warm_up_steps_are_steps_then_one_is_recorded_and_replayed(events: list[
     events.clear()
     step()
     # The generator is known before anything is drawn; what is recorded does not run, so the first replay is this step.
-    assert events == ["register", "on device", "record", "step", "recorded", "off device", "replay"]
+    assert events == ["register", "on device", "record on side", "step", "recorded", "off device", "replay"]
     graph: Any = step.graph
     assert graph.generators == [generator]
 

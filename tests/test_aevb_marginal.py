@@ -265,6 +265,10 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="num_samples is 10; expected 20 or more"):
         hmc_log_marginal(model, x, 10)
 
+    model.prior = torch.distributions.Laplace(0.0, 1.0)  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"the model's prior is of type Laplace; expected a family of vae_ext\.aevb"):
+        log_joint(model, x)(torch.zeros(2, 2))
+
     class Pictures:
         def encode(self, x: Tensor) -> Gaussian:
             return Gaussian(torch.zeros(2, 3, 3), 0.0)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.commands import SMALL, assert_one_sentence, invoke
 from tests.training import CPU, make_trainer
-from vae_ext.aevb import FullVBTrainer, TrainConfig, memory
+from vae_ext.aevb import VAE, FullVBTrainer, TrainConfig, Trainer, memory
 from vae_ext.aevb.memory import available_bytes, training_bytes
+from vae_ext.aevb.small_data import METHODS
+from vae_ext.aevb.small_data import make_trainer as make_method_trainer
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 
@@ -65,6 +69,44 @@ def test_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_meminfo_available", lambda: None)
     monkeypatch.setattr(memory, "_container_limit", lambda: None)
     assert available_bytes(CPU) is None
+
+
+def test_what_torch_keeps_on_a_device_is_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 5000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 700)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 400)
+    assert available_bytes(torch.device("cuda")) == 1300
+
+
+def trainers_alive() -> int:
+    return sum(type(one) is Trainer and hasattr(one, "model") for one in gc.get_objects())
+
+
+def test_trials_of_step_sizes_have_the_memory_of_one_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where each is in a cycle, as a trainer and its CUDA graph are."""
+    gc.collect()
+    before = trainers_alive()
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**12 if trainers_alive() <= before else 0)
+    make = Trainer.__init__
+
+    def in_a_cycle(trainer: Any, *args: Any, **keywords: Any) -> None:
+        make(trainer, *args, **keywords)
+        trainer.itself = trainer
+
+    monkeypatch.setattr(Trainer, "__init__", in_a_cycle)
+    result = invoke("train", *SMALL, "--lr", "auto", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_drawn_before_the_check(digits: Dataset, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def on_meta(model: VAE, generator: object) -> None:
+        assert next(model.parameters()).is_meta
+
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**4)
+    monkeypatch.setattr(VAE, "reset_parameters", on_meta)
+    with pytest.raises(UserError, match=r"at least 0\.\d GB of memory, but cpu has 0\.0 GB left"):
+        make_method_trainer(method, digits, TrainConfig(), CPU)
 
 
 def test_nothing_is_allocated_before_the_check(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,24 @@ def test_the_setting_is_left_as_it_was(precision: str, setting: str) -> None:
         torch.set_float32_matmul_precision(before)
 
 
+@pytest.mark.parametrize("kind", ["cuda", "mkldnn"])
+def test_a_setting_of_one_kind_of_device(kind: str) -> None:
+    """After which torch cannot say what goes for all of them."""
+    backend = getattr(torch.backends, kind).matmul
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    backend.fp32_precision = "tf32"
+    try:
+        for precision, setting in (("float32", "highest"), ("medium", "medium")):
+            with matrix_products(precision), matrix_products("float32"):
+                assert torch.get_float32_matmul_precision() == "highest"
+            with matrix_products(precision):
+                assert torch.get_float32_matmul_precision() == setting
+            assert backend.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("precision", ["float32", "medium", "bf16"])
 def test_backward_and_evaluation_have_theirs_too(digits: Dataset, precision: str) -> None:
     """Under a setting of the user's own, which has no say in either."""

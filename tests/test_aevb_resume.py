@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -136,6 +140,18 @@ def test_records_are_continued_not_rewritten(digits: Dataset, tmp_path: Path) ->
     assert seconds == sorted(seconds)
 
 
+def test_a_directory_that_is_not_told_of_the_resumed_run(digits: Dataset, tmp_path: Path) -> None:
+    """Nothing is moved aside then."""
+    with pytest.raises(StopError):
+        train(make_trainer(digits), RunDirectory(tmp_path), Crash(6))
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    trainer = make_trainer(digits)
+    resume_from(trainer, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match=r"has seen 600 samples, but its RunDirectory .* goes on after 0: give"):
+        train(trainer, RunDirectory(tmp_path), NoDisplay())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
 def test_missing_records_are_noticed(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(StopError):
         train(make_trainer(digits), RunDirectory(tmp_path), Crash(3))
@@ -164,6 +180,46 @@ def test_the_name_of_a_file_is_on_the_disk_before_a_write_is_over(
     monkeypatch.setattr(os, "replace", watch_replace)
     write_atomically(tmp_path / "file", lambda file: file.write(b"content"))
     assert events == [("sync", False), ("rename", True), ("sync", True)]
+
+
+def test_of_two_writers_at_once_one_waits_for_the_other(tmp_path: Path) -> None:
+    begun, faults = threading.Event(), []
+
+    def slowly(file: BinaryIO) -> None:
+        file.write(b"the first")
+        file.flush()
+        begun.set()
+        time.sleep(0.5)
+        file.write(b", to its end")
+
+    def write(action: Callable[[BinaryIO], object]) -> None:
+        try:
+            write_atomically(tmp_path / "file", action)
+        except UserError as error:
+            faults.append(error)
+
+    first = threading.Thread(target=write, args=(slowly,))
+    first.start()
+    begun.wait()
+    write(lambda file: file.write(b"the second"))
+    first.join()
+    assert not faults
+    assert (tmp_path / "file").read_bytes() == b"the second"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_that_may_not_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def fail_for_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(5, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_for_folders)
+    with pytest.raises(UserError, match=r"file is written, but its folder cannot be synced \(Input/output error\)"):
+        write_atomically(tmp_path / "file", lambda file: file.write(b"content"))
+    assert (tmp_path / "file").read_bytes() == b"content"
 
 
 def test_a_resume_into_another_model(digits: Dataset, tmp_path: Path) -> None:

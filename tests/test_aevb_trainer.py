@@ -13,19 +13,20 @@ import torch
 from torch.distributions import Normal
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.training import NoDisplay, make_trainer
+from tests.training import CPU, NoDisplay, make_trainer
 from vae_ext.aevb import (
     TrainConfig,
     datapoint_bounds,
     load_checkpoint,
     minibatch_bound,
+    resume,
     run,
     save_checkpoint,
     sgvb_b,
 )
 from vae_ext.aevb.run import record_points, train
 from vae_ext.aevb.run_directory import RunDirectory
-from vae_ext.aevb.trainer import Tally
+from vae_ext.aevb.trainer import OPTIMIZERS, Tally, has_fused
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
 
@@ -105,6 +106,41 @@ def test_every_optimizer_improves_the_bound(digits: Dataset, optimizer: str) -> 
     for _ in range(100):
         trainer.step()
     assert trainer.held_out_bound() > before + 5
+
+
+class PartlyFused(torch.optim.Adagrad):
+    """As torch 2.11 on CUDA: it learns in the first step that it has no fused Adagrad."""
+
+    def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
+        if group["fused"]:
+            raise RuntimeError("`fused=True` requires all the params to be floating point Tensors of supported devices")
+        return super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
+
+
+def test_an_optimizer_that_is_not_fused_everywhere(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the same steps, also after those of one that was."""
+    fused = make_trainer(digits)
+    fused.step()
+    save_checkpoint(tmp_path / "checkpoint.pt", fused)
+    with monkeypatch.context() as patch:
+        patch.setitem(OPTIMIZERS, "adagrad", PartlyFused)
+        plain = make_trainer(digits)
+        resume(plain, load_checkpoint(tmp_path / "checkpoint.pt"), tmp_path / "checkpoint.pt")
+    (group,) = plain.optimizer.param_groups
+    assert group["foreach"]
+    assert not group["fused"]
+    for trainer in (fused, plain):
+        trainer.step()
+    for ours, theirs in zip(plain.model.parameters(), fused.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_where_an_optimizer_is_fused(optimizer: str) -> None:
+    assert has_fused(OPTIMIZERS[optimizer], CPU)
+    assert not has_fused(OPTIMIZERS[optimizer], torch.device("meta"))
 
 
 class CountReads(TorchDispatchMode):

@@ -523,6 +523,14 @@ def test_doctor_explains_a_native_library_that_does_not_load(tmp_path: Path) -> 
     assert result.stderr == ""
 
 
+def test_doctor_explains_a_native_library_that_is_empty(tmp_path: Path) -> None:
+    """As an interrupted build leaves it."""
+    (tmp_path / "_C.so").touch()
+    result = subprocess_run("doctor", VAE_EXT_LIBRARY=str(tmp_path / "_C.so"))
+    assert result.returncode == 1, result.stderr
+    assert re.search(r"WRONG native library +.*_C\.so is not a native library of vae_ext: rebuild it", result.stdout)
+
+
 def test_training_without_a_native_library_is_one_sentence(tmp_path: Path) -> None:
     result = subprocess_run("train", *SMALL, "--out", tmp_path, VAE_EXT_LIBRARY=str(tmp_path / "absent.so"))
     assert_one_sentence(result, r"absent\.so.*`vae-ext doctor` says")

@@ -526,6 +526,30 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
         torch.testing.assert_close(make(loc, scale).log_prob(z), wide.log_prob(z.float()))
 
 
+def test_numbers_are_not_rounded_to_half_precision() -> None:
+    """The operators keep them too."""
+    loc = torch.zeros(1, 3, dtype=torch.bfloat16)
+    normal = families.Normal(loc, 0.1)
+    assert normal.scale.unique().tolist() == [torch.tensor(0.1).item()]
+    gamma = families.Gamma(2.1, rate=loc + 1)
+    assert gamma.mean.unique().tolist() == [torch.tensor(2.1).item()]
+    t = families.Elliptical(loc, torch.eye(3, dtype=torch.bfloat16), 2.7)
+    assert t.df is not None
+    assert t.df.item() == torch.tensor(2.7).item()
+    assert {family.rsample().dtype for family in (normal, gamma, t)} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("name", "value"), [("alpha", 1.0), ("alpha", 2.0), ("df2", 2.0), ("df2", 4.0)])
+def test_an_infinite_variance_has_no_gradient(name: str, value: float) -> None:
+    """0 rather than NaN, which would ruin those of the other elements' parameters."""
+    parameter = torch.tensor([value, 7.0], requires_grad=True)
+    family = families.Pareto(parameter, 1.0) if name == "alpha" else families.F(3.0, parameter)
+    assert family.variance[0] == torch.inf
+    (gradient,) = torch.autograd.grad(family.variance.sum(), parameter)
+    assert gradient[0] == 0
+    assert gradient[1] < 0
+
+
 WHOLE_LINE = [*LOCATION_SCALE[:4], *STUDENT_T]
 
 

@@ -96,7 +96,7 @@ def test_wrong_use_is_one_sentence(run: Path, tmp_path: Path) -> None:
         assert_one_sentence(of_hmc, f"{option} is 7, but --method is importance: leave it out, or take --method hmc")
     assert invoke("train", "--samples", 200, "--hidden", 8, "--latent", 6, "--out", tmp_path / "run").exit_code == 0
     many = invoke("marginal", tmp_path / "run", "--method", "hmc")
-    assert_one_sentence(many, "the model has 6 latent variables, .* estimate by importance sampling instead")
+    assert_one_sentence(many, "is a model of 6 latent variables, and --method hmc is for 5 at most: take --method imp")
 
     state = torch.load(run / "checkpoint.pt", weights_only=True)
     state["model"] = {name: tensor * torch.nan for name, tensor in state["model"].items()}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from torch import Tensor
 
 from tests.commands import arrays_of, assert_one_sentence, invoke, train_on_vectors
-from vae_ext.aevb import load_checkpoint, sgvb_a
+from vae_ext import pictures
+from vae_ext.aevb import explore, load_checkpoint, sgvb_a, sgvb_b
+from vae_ext.aevb.estimators import ESTIMATORS
 from vae_ext.datasets import load_dataset
 
 pytestmark = pytest.mark.cpu_only("starts commands, which choose a device themselves")
@@ -102,9 +106,25 @@ def test_what_the_arrays_are(run: Path, written: Path) -> None:
         assert np.flatnonzero(manifold["z"].any(axis=(0, 1))).tolist() == plane.tolist()
 
 
-def test_a_model_of_binarised_data_is_given_such(tmp_path: Path) -> None:
+def test_a_model_of_binarised_data_is_given_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
+    pictured: list[np.ndarray] = []
+    monkeypatch.setattr(pictures, "reconstructions", lambda shown, *_: pictured.append(shown.x.unique().tolist()))
     assert invoke("train", *SMALL, "--binarise", "--out", run).exit_code == 0
+    assert invoke("evaluate", run, "--pictures", tmp_path).exit_code == 0
+    assert pictured == [[0, 1], [0, 1]]
+    monkeypatch.undo()
+    estimated: list[set[float]] = []
+
+    def watched(*arguments: Any, **keywords: Any) -> Tensor:
+        estimated.append(set(arguments[1].unique().tolist()))
+        return sgvb_b(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(ESTIMATORS, "sgvb_b", watched)
+        few = ("--draws", 1, "--batch-sizes", 5, "--repeats", 2, "--out", tmp_path)
+        assert invoke("gradient-variance", run, *few).exit_code == 0
+    assert estimated == [{0, 1}] * 6
     for command in ("encode", "reconstruct", "interpolate"):
         assert invoke(command, run, "--out", tmp_path).exit_code == 0
     x = arrays_of(tmp_path / "reconstructions.npz")["x"]
@@ -187,6 +207,25 @@ def test_colour_pictures_beyond_the_unit_interval(tmp_path: Path) -> None:
         (("train", "--likelihood", "gaussian", "--decoder-log-var", "1e39"), r"is 1e\+39: expected a number from -80"),
         (("train", "--init", "0.01"), "--init is '0.01': expected one of fan-in, variance-0.01, std-0.01"),
         (("train", "--dataset", "frey"), "frey is not downloaded"),
+        (
+            ("train", "--decoder-mean", "linear"),
+            "--decoder-mean is linear, but --likelihood is bernoulli: leave it",
+        ),
+        (("train", "--decoder-log-var", "-1"), r"--decoder-log-var is -1\.0, but --likelihood is bernoulli: leave it"),
+        (("train", "--data-dir", "."), r"--data-dir is \., but digits come with scikit-learn: leave it out"),
+        (("encode", "RUN", "--data-dir", "."), r"--data-dir is \., but digits come with scikit-learn: leave it out"),
+        (
+            ("train", "--dataset", "npy:a.npy", "--data-dir", "b"),
+            r"but npy:a\.npy says itself where its file is",
+        ),
+        (
+            ("gradient-variance", "RUN", "--hidden", "3"),
+            "--hidden is 3, but the model of .* has sizes of its own",
+        ),
+        (
+            ("gradient-variance", "RUN", "--latent", "2"),
+            "--latent is 2, but the model of .* has sizes of its own",
+        ),
     ],
 )
 def test_wrong_use_is_one_sentence(
@@ -239,6 +278,37 @@ def test_more_than_anyone_asks_for(run: Path, command: str, count: int) -> None:
     result = invoke(command, run, "--count", count)
     assert result.exit_code == 2
     assert "--count" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "remedy"),
+    [
+        ("sample", "sample", "give a smaller --count"),
+        ("interpolate", "interpolate", "give a smaller --count or --steps"),
+        ("manifold", "manifold", "give a smaller --side"),
+        ("encode", "encode", "end other programs that take it, or use a machine that has more"),
+    ],
+)
+def test_what_to_do_where_memory_is_short(
+    run: Path, monkeypatch: pytest.MonkeyPatch, command: str, function: str, remedy: str
+) -> None:
+    """Only what the command has options for."""
+
+    def greedy(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(explore, function, greedy)
+    assert_one_sentence(invoke(command, run), f"there is not enough memory: {remedy}")
+
+
+def test_more_draws_than_there_is_noise_for(tmp_path: Path) -> None:
+    many = "--draws is 1000000000: expected 858993459 at most of 20 latent variables"
+    few = (*SMALL, "--latent", 20, "--batch-size", 20)
+    assert_one_sentence(invoke("train", *few, "--draws", 10**9, "--out", tmp_path / "out"), many)
+    assert_one_sentence(invoke("gradient-variance", "--latent", 20, "--draws", f"1,{10**9}"), many)
+    assert invoke("train", *few, "--out", tmp_path).exit_code == 0
+    assert_one_sentence(invoke("evaluate", tmp_path, "--draws", 10**9), many)
+    assert_one_sentence(invoke("gradient-variance", tmp_path, "--draws", f"1,{10**9}"), many)
 
 
 def test_codes_of_one_datapoint(tmp_path: Path) -> None:

@@ -134,6 +134,10 @@ def test_a_mask_of_ones_own(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert np.array_equal(arrays_of(tmp_path / "inpainted.npz")["hidden"], ~mask)
 
+    for option, value in (("--hide", "top"), ("--share", 0.5)):
+        both = invoke("inpaint", run, "--mask", tmp_path / "mask.npy", option, value)
+        assert_one_sentence(both, f"{option} is {value}, but --mask says what is hidden: leave one of them out")
+
     np.save(tmp_path / "mask.npy", mask[:4])
     assert_one_sentence(
         invoke("inpaint", run, "--mask", tmp_path / "mask.npy"), r"of shape \[4, 8\]: expected bool of \[8, 8\]"

@@ -221,6 +221,15 @@ def test_resolve_prior_names_what_is_wrong() -> None:
         resolve_prior("std", prior_std=1.0, prior_var=1.0)
 
 
+@pytest.mark.parametrize("name", ["normal_kl", "normal_rsample_kl", "normal_rsample_log_ratio"])
+def test_a_prior_is_called_by_its_name(name: str) -> None:
+    mean, operator = torch.zeros(2, 3), getattr(reference, name)
+    with pytest.raises(ValueError, match=r"prior_std is -1\.0; expected 0 or more"):
+        operator(mean, std=1.0, prior_std=-1.0)
+    with pytest.raises(TypeError, match="prior_mean is of type str; expected a tensor or a number"):
+        operator(mean, std=1.0, prior_mean="0")
+
+
 def test_resolve_event_ndim_names_what_is_wrong() -> None:
     logits, x = torch.zeros(2, 3, 4), torch.zeros(3, 4)
     assert resolve_event_ndim(None, logits=logits, x=x) == 1

@@ -62,11 +62,15 @@ def _from_file(library: Path) -> ModuleSpec:
 
 def torch_built_with(library: Path) -> str:
     """The version of torch that a native library was built with, read from the file without loading it."""
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        match = re.search(rb"vae_ext built with torch ([^\n\0]+)\n", content)
-        if match is None:
-            raise ImportError(f"{library} is not a native library of vae_ext: {_REBUILD}.")
-        return match[1].decode()
+    try:
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            match = re.search(rb"vae_ext built with torch ([^\n\0]+)\n", content)
+            version = match and match[1].decode()
+    except ValueError:  # An empty file cannot be mapped.
+        version = None
+    if version is None:
+        raise ImportError(f"{library} is not a native library of vae_ext: {_REBUILD}.")
+    return version
 
 
 def check_torch_version(built_with: str, running: str) -> None:

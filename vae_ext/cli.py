@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,13 +41,14 @@ from vae_ext.options import (
     DeviceOption,
     RunArgument,
     TrainedOnOption,
-    find_checkpoint,
-    load_dataset_for,
     parse_log_var,
     parse_path,
     parse_step_size,
-    resolve_device,
 )
+from vae_ext.trained_model import TrainedModel
+
+# Options that decide how much memory a command takes.
+SIZES = ("--hidden", "--batch-size", "--batch-sizes", "--draws", "--count", "--steps", "--side")
 
 
 class _Commands(TyperGroup):
@@ -67,12 +68,22 @@ class _Commands(TyperGroup):
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            message = "there is not enough memory: give a smaller --hidden, --batch-size or --draws"
+            message = f"there is not enough memory: {_remedy(self.get_command(ctx, ctx.invoked_subcommand))}"
         except KeyboardInterrupt:
             typer.echo("vae-ext: interrupted", err=True)
             raise typer.Exit(interrupts.STATUS) from None
         typer.echo(f"vae-ext: {message}", err=True)
         raise typer.Exit(1)
+
+
+def _remedy(command: Any) -> str:
+    """What of the options of a command to make smaller; the sizes of a trained model are what they are."""
+    options = [option for param in command.params for option in param.opts]
+    has_run = any(param.name == "run" for param in command.params)
+    sizes = [option for option in SIZES if option in options and not (has_run and option == "--hidden")]
+    if not sizes:
+        return "end other programs that take it, or use a machine that has more"
+    return f"give a smaller {' or '.join(filter(None, (', '.join(sizes[:-1]), sizes[-1])))}"
 
 
 app = typer.Typer(
@@ -207,6 +218,7 @@ def train(
         given = {name: options.get(name, context.params[name]) for name in _given(context) - {"resume"}}
         train_command.resume(resume, given, team)
     else:
+        _expect_no_gaussian_decoder(config, _given(context))
         run_options = RunOptions(dataset, absolute_data_dir, device, tensorboard)
         folder = out if out is not None else Path("runs") / short_name(dataset)
         train_command.begin(config, run_options, data_dir, folder, team, try_lr=step_size is None)
@@ -218,6 +230,15 @@ def _given(context: typer.Context) -> set[str]:
     """The options that stand on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _expect_no_gaussian_decoder(config: TrainConfig, given: set[str]) -> None:
+    for name in ("decoder_mean", "decoder_log_var"):
+        if config.likelihood == "bernoulli" and name in given:
+            value = getattr(config, name)
+            raise ConfigError(
+                name, f"is {value}, but --likelihood is bernoulli: leave it out, or take --likelihood gaussian"
+            )
 
 
 @app.command()
@@ -240,28 +261,25 @@ def evaluate(
 ) -> None:
     """Print the lower bound of the held-out datapoints, with its standard error over them."""
     TrainConfig(draws=draws, seed=seed)
-    from vae_ext.aevb.checkpoint import load_checkpoint
-    from vae_ext.aevb.minibatches import binarised
     from vae_ext.aevb.trainer import datapoint_bounds
     from vae_ext.pictures import PICTURE_SHAPES, draw_model, drawable
 
-    interrupts.raise_keyboard_interrupt()
-    checkpoint = find_checkpoint(run)
-    loaded = load_checkpoint(checkpoint)
-    target = resolve_device(device)
-    data = load_dataset_for(checkpoint, loaded, dataset, data_dir).to(target)
+    trained = TrainedModel(run, None, device)
+    # For the sake of its checks: a model of many latent variables cannot be drawn from as often as one of few.
+    replace(trained.train_config, draws=draws)
+    data = trained.load_dataset(dataset, data_dir)
     if pictures is not None and not drawable(data.event_shape):
         raise UserError(
             f"--pictures: a datapoint of {data.name} has shape {list(data.event_shape)}, expected {PICTURE_SHAPES}"
         )
-    rows = binarised(data, data.test) if loaded.config.binarise else data.test
-    bounds = datapoint_bounds(loaded.model.to(target), data, rows, draws, seed).double()
+    rows = trained.rows(data, "test")
+    bounds = datapoint_bounds(trained.model, data, rows, draws, seed).double()
     if not bounds.isfinite().all():
-        raise UserError(f"{checkpoint} gives a bound that is not finite: its weights are unusable")
+        raise UserError(f"{trained.checkpoint} gives a bound that is not finite: its weights are unusable")
     result = {
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(trained.checkpoint),
         "dataset": data.name,
-        "trained_on_samples": loaded.samples,
+        "trained_on_samples": trained.samples,
         "datapoints": len(bounds),
         "draws": draws,
         "seed": seed,
@@ -270,7 +288,7 @@ def evaluate(
     }
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
-        draw_model(loaded.model, data, pictures)
+        draw_model(trained.model, data, rows, pictures)
     typer.echo(json.dumps(result) if as_json else _sentence(result))
 
 

@@ -83,11 +83,14 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     Args:
         name: ``digits`` (scikit-learn's 8 x 8 digits), ``mnist``, ``frey`` (1965 faces, 28 x 20), or ``npy:PATH``.
         data_dir: the folder with MNIST's four IDX files, downloaded to the user's cache where None; or the one with
-            frey_rawface.mat, which is not downloaded.
+            frey_rawface.mat, which is not downloaded. Not for the others.
 
     Raises:
-        UserError: the name is unknown, or a file is missing, damaged, or holds unusable values.
+        UserError: the name is unknown or takes no folder, or a file is missing, damaged, or holds unusable values.
     """
+    if data_dir is not None and (name == "digits" or name.startswith("npy:")):
+        source = "come with scikit-learn" if name == "digits" else "says itself where its file is"
+        raise UserError(f"--data-dir is {data_dir}, but {name} {source}: leave it out")
     if name == "digits":
         return _load_digits()
     if name == "mnist":

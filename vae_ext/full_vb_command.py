@@ -12,8 +12,15 @@ import typer
 
 from vae_ext import __version__, interrupts
 from vae_ext.errors import UserError
-from vae_ext.model_commands import SeedOption, parse_numbers
-from vae_ext.options import DataDirOption, DatasetOption, DeviceOption, parse_path, resolve_device
+from vae_ext.options import (
+    DataDirOption,
+    DatasetOption,
+    DeviceOption,
+    SeedOption,
+    parse_numbers,
+    parse_path,
+    resolve_device,
+)
 from vae_ext.train_config import ConfigError, TrainConfig
 
 if TYPE_CHECKING:

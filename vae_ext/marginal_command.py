@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vae_ext.errors import UserError
-from vae_ext.model_commands import OutOption, PartOption, SeedOption, TrainedModel
-from vae_ext.options import DataDirOption, DeviceOption, RunArgument, TrainedOnOption
+from vae_ext.options import (
+    DataDirOption,
+    DeviceOption,
+    OutOption,
+    PartOption,
+    RunArgument,
+    SeedOption,
+    TrainedOnOption,
+)
 from vae_ext.train_config import ConfigError
+from vae_ext.trained_model import TrainedModel
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,10 +6,9 @@ Each writes its numbers and a picture of them under one name, over any there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,98 +17,23 @@ from vae_ext.errors import UserError
 from vae_ext.options import (
     DataDirOption,
     DeviceOption,
+    OutOption,
+    PartOption,
     RunArgument,
+    SeedOption,
     TrainedOnOption,
-    config_of,
     find_checkpoint,
-    load_dataset_for,
+    parse_numbers,
     parse_path,
     resolve_device,
 )
 from vae_ext.train_config import ConfigError, TrainConfig
+from vae_ext.trained_model import TrainedModel
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from vae_ext.aevb.gradient_variance import Measurement, Plan
-    from vae_ext.datasets import Dataset
 
 app = typer.Typer()
-
-OutOption = Annotated[
-    Path | None,
-    typer.Option(help="The folder to write to; the checkpoint's own when not given.", parser=parse_path),
-]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what is drawn.")]
-Part = Literal["test", "train"]
-PartOption = Annotated[Part, typer.Option(help="Which datapoints: held-out ones, or those for training.")]
-
-
-class TrainedModel:
-    """The model that a command works with, and where its results go.
-
-    Attributes:
-        model: on the device asked for.
-        config: of the model.
-        train_config: what it was trained with.
-        checkpoint: the file that it was loaded from.
-        device: where it is.
-        name: of the dataset that it was trained on.
-    """
-
-    def __init__(self, run: Path, out: Path | None, device: str) -> None:
-        from vae_ext.aevb.checkpoint import load_checkpoint
-
-        interrupts.raise_keyboard_interrupt()
-        self.checkpoint = find_checkpoint(run)
-        self.device = resolve_device(device)
-        self._loaded = load_checkpoint(self.checkpoint)
-        self._out = out if out is not None else self.checkpoint.parent
-        self.model = self._loaded.model.to(self.device)
-        self.config = config_of(self._loaded)
-        self.train_config = self._loaded.config
-        self.name = self._loaded.dataset
-
-    def load_dataset(self, name: str | None, data_dir: Path | None) -> Dataset:
-        """The dataset of that name, or the one it was trained on."""
-        return load_dataset_for(self.checkpoint, self._loaded, name, data_dir).to(self.device)
-
-    def rows(self, data: Dataset, part: Part) -> Tensor:
-        """The datapoints of that part as they are stored, binarised where the model was trained on such."""
-        from vae_ext.aevb.minibatches import binarised
-
-        rows: Tensor = getattr(data, part)
-        return binarised(data, rows) if self.train_config.binarise else rows
-
-    def shaped(self, rows: Tensor) -> Tensor:
-        """`[*S, D]` to `[*S, *event_shape]`."""
-        return rows.reshape(*rows.shape[:-1], *self.config.event_shape)
-
-    def save(self, stem: str, arrays: dict[str, Tensor], draw: Callable[[Path], None], *, always: bool = False) -> str:
-        """Writes `stem`.npz, and `stem`.png where datapoints are pictures, or `always`; says what it wrote."""
-        from vae_ext.pictures import PICTURE_SHAPES, drawable
-
-        target = self.save_arrays(stem, arrays)
-        if not (always or drawable(self.config.event_shape)):
-            shape = list(self.config.event_shape)
-            return f"Written to {target}, without a picture: a datapoint has shape {shape}, expected {PICTURE_SHAPES}"
-        draw(target.with_suffix(".png"))
-        return f"Written to {target} and {stem}.png"
-
-    def save_arrays(self, stem: str, arrays: dict[str, Tensor]) -> Path:
-        """Writes `stem`.npz. Raises UserError where a value is not finite."""
-        import numpy as np
-
-        from vae_ext.files import write_atomically
-
-        for name, array in arrays.items():
-            if not array.isfinite().all():
-                raise UserError(f"{self.checkpoint} gives a {name} that is not finite: its weights are unusable")
-        self._out.mkdir(parents=True, exist_ok=True)
-        target = self._out / f"{stem}.npz"
-        on_host: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
-        write_atomically(target, lambda file: np.savez(file, **on_host))
-        return target
 
 
 @app.command()
@@ -199,7 +123,7 @@ def interpolate(
     out: OutOption = None,
     count: Annotated[int, typer.Option(min=1, max=10**4, help="How many pairs; the picture has room for 10.")] = 8,
     steps: Annotated[int, typer.Option(min=2, max=1000, help="From the first code to the second, both included.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Draws the pairs.")] = 0,
+    seed: SeedOption = 0,
     part: PartOption = "test",
     dataset: TrainedOnOption = None,
     data_dir: DataDirOption = None,
@@ -276,17 +200,6 @@ def _parse_latents(text: str, dims: int) -> list[int]:
     return [number - 1 for number in numbers]
 
 
-def parse_numbers(field: str, text: str) -> tuple[int, ...]:
-    """Of an option like 1,2,5. Raises ConfigError for anything but positive integers."""
-    try:
-        numbers = tuple(int(number) for number in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1 or max(numbers) >= 2**31:
-        raise ConfigError(field, f"is {text!r}: expected positive integers, such as 1,2,5")
-    return numbers
-
-
 @app.command("gradient-variance")
 def gradient_variance(
     run: Annotated[
@@ -313,8 +226,16 @@ def gradient_variance(
         typer.Option(help="What it was trained on, or digits, when not given.", show_default=False),
     ] = None,
     data_dir: DataDirOption = None,
-    latent: Annotated[int, typer.Option(help="Dimension of z of an untrained model.")] = TrainConfig.latent,
-    hidden: Annotated[int, typer.Option(help="Units in each hidden layer of one.")] = TrainConfig.hidden,
+    latent: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Dimension of z of an untrained model; {TrainConfig.latent} when not given.", show_default=False
+        ),
+    ] = None,
+    hidden: Annotated[
+        int | None,
+        typer.Option(help=f"Units in each hidden layer; {TrainConfig.hidden} when not given.", show_default=False),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "cpu",
 ) -> None:
@@ -322,7 +243,8 @@ def gradient_variance(
 
     SGVB A and B and the score function, against L at the middle M and against M at the least L.
     """
-    config = TrainConfig(latent=latent, hidden=hidden, seed=seed)
+    sizes: dict[str, Any] = {name: one for name, one in (("latent", latent), ("hidden", hidden)) if one is not None}
+    config = TrainConfig(**sizes, seed=seed)
     numbers = parse_numbers("draws", draws), parse_numbers("batch_sizes", batch_sizes)
     import torch
     from rich.console import Console
@@ -335,13 +257,15 @@ def gradient_variance(
 
     model: AutoEncoder
     if run is not None:
+        for name, size in sizes.items():
+            raise ConfigError(name, f"is {size}, but the model of {run} has sizes of its own: leave it out")
         trained = TrainedModel(run, out, device)
         if trained.config.posterior != "gaussian":
             raise UserError(
                 f"{run} is a model of {trained.config.posterior} posterior, which only SGVB A can estimate: give one of"
                 " gaussian posterior, for which the three can be compared"
             )
-        data, model = trained.load_dataset(dataset, data_dir), trained.model
+        data, model, config = trained.load_dataset(dataset, data_dir), trained.model, trained.train_config
         folder = out or find_checkpoint(run).parent
     else:
         interrupts.raise_keyboard_interrupt()
@@ -350,9 +274,12 @@ def gradient_variance(
         model = VAE(model_config_for(data, config), torch.Generator().manual_seed(seed)).to(target)
         folder = out or Path("runs") / short_name(data.name)
     plan = Plan(*numbers)
+    for count in plan.draws:
+        # For the sake of its checks: z of many latent variables cannot be drawn as often as that of few.
+        replace(config, draws=count)
     settings = plan.settings()
     console = Console(stderr=True)
-    measured = measure(model, data, settings, repeats, seed)
+    measured = measure(model, data, settings, repeats, seed, binarise=config.binarise)
     measurements = list(
         track(measured, "measuring", len(settings), console=console, transient=True, disable=not console.is_terminal)
     )

@@ -13,9 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vae_ext.errors import UserError
-from vae_ext.model_commands import OutOption, Part, PartOption, TrainedModel
-from vae_ext.options import DataDirOption, DeviceOption, RunArgument, TrainedOnOption, parse_path
+from vae_ext.options import (
+    DataDirOption,
+    DeviceOption,
+    OutOption,
+    Part,
+    PartOption,
+    RunArgument,
+    SeedOption,
+    TrainedOnOption,
+    parse_path,
+)
 from vae_ext.train_config import ConfigError
+from vae_ext.trained_model import TrainedModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +44,6 @@ MethodOption = Annotated[
     typer.Option(help="How z is inferred: the best Gaussian, by gradients, or Hamiltonian Monte Carlo; slower."),
 ]
 SamplesOption = Annotated[int, typer.Option("--draws", min=2, max=10**4, help="Of z given what was seen.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what spoils the datapoints, and of draws.")]
 Noise = Literal["gaussian", "flips", "salt-and-pepper"]
 Hide = Literal["bottom", "top", "left", "right", "centre", "scattered"]
 
@@ -77,8 +86,16 @@ def denoise(
 def inpaint(
     run: RunArgument,
     out: OutOption = None,
-    hide: Annotated[Hide, typer.Option(help="Where pictures are hidden; scattered goes for all data.")] = "bottom",
-    share: Annotated[float, typer.Option(help="How much is hidden, between 0 and 1.")] = 0.5,
+    hide: Annotated[
+        Hide | None,
+        typer.Option(
+            help="Where pictures are hidden, bottom when not given; scattered goes for all data.", show_default=False
+        ),
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(help="How much is hidden, between 0 and 1; half when not given.", show_default=False),
+    ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
@@ -97,13 +114,19 @@ def inpaint(
     device: DeviceOption = "cpu",
 ) -> None:
     """Hide a part of datapoints and infer it from the rest: inpainted.npz and inpainted.png."""
+    for name, value in (("hide", hide), ("share", share)):
+        if mask is not None and value is not None:
+            raise ConfigError(name, f"is {value}, but --mask says what is hidden: leave one of them out")
     import torch
 
     from vae_ext.aevb.observations import Visible
 
     task = _Task(run, out, device, part, dataset, data_dir)
     shape = task.trained.config.event_shape
-    visible = _mask_of(hide, share, shape, seed) if mask is None else _read_mask(mask, shape)
+    if mask is None:
+        visible = _mask_of(hide or "bottom", 0.5 if share is None else share, shape, seed)
+    else:
+        visible = _read_mask(mask, shape)
     mean = task.data.train.mean(0, dtype=torch.float32) / task.data.scale
     try:
         observation = Visible(visible.to(mean.device), mean)

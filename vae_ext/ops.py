@@ -207,7 +207,7 @@ def location_scale_rsample(
     width = as_parameter(kind, given, loc)
     if rng_state is None and not _plain(ndim, loc, width):
         check_together(ndim, loc=loc, **{kind: width})
-    state = _given_or_drawn(generator, rng_state, loc)
+    state = resolve_rng_state(generator, rng_state, loc.device)
     if _transformed():
         check_together(ndim, loc=loc, **{kind: width})
         zeros = _zeros(loc, width, ndim)
@@ -531,12 +531,13 @@ def _rng_state(
         if not plain:
             check_gaussian(event_ndim, kind, mean, scale, prior_mean, prior_scale)
             check_prior_batch(event_ndim, mean, scale, prior_mean, prior_scale)
-    return _given_or_drawn(generator, rng_state, mean)
+    return resolve_rng_state(generator, rng_state, mean.device)
 
 
-def _given_or_drawn(generator: Generator | None, rng_state: Tensor | None, like: Tensor) -> Tensor:
+def resolve_rng_state(generator: Generator | None, rng_state: Tensor | None, device: torch.device) -> Tensor:
+    """The state that was given, or a new one. Raises ValueError where a generator was given too, or TypeError."""
     if rng_state is None:
-        return make_rng_state(generator, like.device)
+        return make_rng_state(generator, device)
     if generator is not None:
         raise ValueError("generator and rng_state were both given; expected at most one of them")
     if not isinstance(rng_state, Tensor):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vae_ext.errors import UserError
+from vae_ext.train_config import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,17 @@ def parse_step_size(text: str) -> float | None:
         raise typer.BadParameter(f"{text!r} is not a valid step size: a number, or auto", param_hint="--lr") from None
 
 
+def parse_numbers(field: str, text: str) -> tuple[int, ...]:
+    """Of an option like 1,2,5. Raises ConfigError for anything but positive integers."""
+    try:
+        numbers = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1 or max(numbers) >= 2**31:
+        raise ConfigError(field, f"is {text!r}: expected positive integers, such as 1,2,5")
+    return numbers
+
+
 DatasetOption = Annotated[str, typer.Option(help="digits, mnist, frey, or npy:PATH, an array [N, ...].")]
 DataDirOption = Annotated[
     Path | None,
@@ -54,6 +66,14 @@ RunArgument = Annotated[
 TrainedOnOption = Annotated[
     str | None, typer.Option("--dataset", help="The dataset it was trained on when not given.", show_default=False)
 ]
+
+OutOption = Annotated[
+    Path | None,
+    typer.Option(help="The folder to write to; the checkpoint's own when not given.", parser=parse_path),
+]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of what is drawn.")]
+Part = Literal["test", "train"]
+PartOption = Annotated[Part, typer.Option(help="Which datapoints: held-out ones, or those for training.")]
 
 
 def find_checkpoint(run: Path) -> Path:

@@ -35,14 +35,14 @@ def draw_run(trainer: Trainer, records: Sequence[Record], folder: Path) -> None:
     """The learning curve and, where datapoints are pictures, those of the model."""
     learning_curve(records, trainer.dataset, folder / "learning_curve.png")
     if drawable(trainer.dataset.event_shape):
-        draw_model(trainer.model, trainer.dataset, folder)
+        draw_model(trainer.model, trainer.dataset, trainer.held_out, folder)
 
 
-def draw_model(model: AutoEncoder, dataset: Dataset, folder: Path) -> None:
-    """Samples, reconstructions and a 2-d manifold, of a `drawable` dataset."""
+def draw_model(model: AutoEncoder, dataset: Dataset, rows: Tensor, folder: Path) -> None:
+    """Samples, reconstructions of the first of `rows`, stored as the dataset stores them, and a 2-d manifold."""
     about = dataset.event_shape, dataset.name
     samples(explore.sample(model, SAMPLES, torch.Generator().manual_seed(0)), *about, folder / "samples.png")
-    x = dataset.decode(dataset.test[:RECONSTRUCTIONS])
+    x = dataset.decode(rows[:RECONSTRUCTIONS])
     reconstructions(explore.reconstruct(model, x), *about, folder / "reconstructions.png")
     if model.latent_dim == 2:
         manifold(explore.manifold(model, MANIFOLD_SIDE), (0, 1), *about, folder / "manifold.png")

@@ -139,8 +139,8 @@ def normal_kl(
         _widen(mean),
         _widen(as_parameter(kind, scale, mean)),
         kind,
-        _widen_optional(prior_mean, mean),
-        _widen_optional(prior_scale, mean),
+        _widen_optional("prior_mean", prior_mean, mean),
+        _widen_optional(f"prior_{kind}", prior_scale, mean),
         event_ndim,
     )
 
@@ -181,8 +181,8 @@ def normal_rsample_kl(
         _widen(mean),
         _widen(scale),
         kind,
-        _widen_optional(prior_mean, mean),
-        _widen_optional(prior_scale, mean),
+        _widen_optional("prior_mean", prior_mean, mean),
+        _widen_optional(f"prior_{kind}", prior_scale, mean),
         event_ndim,
     )
     return _rsample(mean, scale, kind, epsilon), kl
@@ -230,10 +230,10 @@ def normal_rsample_log_ratio(
     # What epsilon is after z was rounded; constant, like epsilon itself.
     rounded_epsilon = ((wide_z - wide_mean) / standard_deviation(wide_scale, kind)).detach()
     log_q = -0.5 * (_log_var(wide_scale, kind) + rounded_epsilon.square())
-    log_p = -0.5 * _squared_error(wide_z, _widen_optional(prior_mean, mean))
-    if prior_scale is not None:
-        prior_scale = _widen(as_parameter(f"prior_{kind}", prior_scale, mean))
-        log_p = log_p / _var(prior_scale, kind) - 0.5 * _log_var(prior_scale, kind)
+    log_p = -0.5 * _squared_error(wide_z, _widen_optional("prior_mean", prior_mean, mean))
+    wide_prior = _widen_optional(f"prior_{kind}", prior_scale, mean)
+    if wide_prior is not None:
+        log_p = log_p / _var(wide_prior, kind) - 0.5 * _log_var(wide_prior, kind)
     return z, _sum_event(log_p - log_q, event_ndim)
 
 
@@ -359,5 +359,5 @@ def _widen(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == wide else tensor.to(wide)
 
 
-def _widen_optional(prior: Scale | None, like: Tensor) -> Tensor | None:
-    return None if prior is None else _widen(as_parameter("prior", prior, like))
+def _widen_optional(name: str, prior: Scale | None, like: Tensor) -> Tensor | None:
+    return None if prior is None else _widen(as_parameter(name, prior, like))

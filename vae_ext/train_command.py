@@ -44,6 +44,8 @@ def begin(
     directory = RunDirectory(folder, options)
     with sole_writer(folder, team):
         if try_lr:
+            # Trials take as much memory as it does.
+            del trainer
             bounds = try_step_sizes(data, config, device, team)
             config = replace(config, lr=best_step_size(bounds))
             tried = ", ".join(f"{lr:g}: {bound:.2f}" for lr, bound in bounds.items())

@@ -119,6 +119,12 @@ class TrainConfig(ModelChoices):
             value = getattr(self, field)
             if not (isinstance(value, int) and 1 <= value < 2**31):
                 raise ConfigError(field, f"is {value}: expected an integer from 1 to 2^31 - 1")
+        # Samples of a datapoint are told apart by a counter of 32 bits, one for each four elements of z.
+        most_draws = 2**32 // math.ceil(self.latent / 4)
+        if self.draws > most_draws:
+            raise ConfigError(
+                "draws", f"is {self.draws}: expected {most_draws} at most of {self.latent} latent variables"
+            )
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ConfigError("lr", f"is {self.lr}: expected a positive, finite step size")
         if not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):

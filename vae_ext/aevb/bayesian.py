@@ -107,7 +107,8 @@ def weights_drawn(
 ) -> Iterator[Tensor]:
     """Every `Bayesian` in the model computes with one draw of its weights meanwhile; gives their KL, 0-d, in nats.
 
-    The noise is under streams 1, 2, ... of the state, so that z may take stream 0 of the same.
+    The noise is under streams 1, 2, ... of the state, so that z may take stream 0 of the same. `generator` and
+    `rng_state` are as for `vae_ext.normal_rsample`.
 
     Example::
 
@@ -115,8 +116,7 @@ def weights_drawn(
             bound = minibatch_bound(sgvb_b(model, x), dataset_size) - kl
     """
     modules = bayesian_modules(model)
-    if rng_state is None:
-        rng_state = ops.make_rng_state(generator, modules[0].mean.device)
+    rng_state = ops.resolve_rng_state(generator, rng_state, modules[0].mean.device)
     with ExitStack() as stack:
         kls = [stack.enter_context(module.drawn(rng_state, stream)) for stream, module in enumerate(modules, start=1)]
         yield torch.stack(kls).sum()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vae_ext import ops
 from vae_ext.aevb.families import Family
+from vae_ext.aevb.models import evaluating
 from vae_ext.aevb.trainer import Trainer, datapoint_bounds
 
 NAMED_ROWS = 8
@@ -45,7 +46,8 @@ def _fault_of_next_minibatch(trainer: Trainer) -> str | None:
     with _undone(trainer):
         minibatch = trainer.minibatches.draw()
         bad = ~trainer.bound_of(minibatch).isfinite()
-        faults = _faults(trainer, minibatch.x[bad], minibatch.rows[bad])
+        # All of it, as BatchNorm sees it in training.
+        faults = _faults(trainer, minibatch.x, minibatch.rows, bad)
     return _sentence(faults, f"training rows, at {trainer.samples:,} samples")
 
 
@@ -65,18 +67,20 @@ def _undone(trainer: Trainer) -> Iterator[None]:
 def _fault_of_held_out_rows(trainer: Trainer) -> str | None:
     bounds = datapoint_bounds(trainer.model, trainer.dataset, trainer.held_out, trainer.config.draws, seed=0)
     rows = (~bounds.isfinite()).nonzero().flatten()
-    faults = _faults(trainer, trainer.dataset.decode(trainer.held_out[rows]), rows)
+    with evaluating(trainer.model):
+        x = trainer.dataset.decode(trainer.held_out[rows])
+        faults = _faults(trainer, x, rows, torch.ones_like(rows, dtype=torch.bool))
     return _sentence(faults, "held-out rows")
 
 
-def _faults(trainer: Trainer, x: Tensor, rows: Tensor) -> dict[str, list[int]]:
-    """The rows of each term, of datapoints whose bound is not finite: where the KL is, it must be the likelihood."""
+def _faults(trainer: Trainer, x: Tensor, rows: Tensor, bad: Tensor) -> dict[str, list[int]]:
+    """The rows of each term, of datapoints whose bound is `bad`, not finite: where the KL is, it is the likelihood."""
     posterior = trainer.model.encode(x)
     if isinstance(posterior, Family):
         bad_kl = ~(posterior.mean + posterior.variance).isfinite().flatten(1).all(1)
     else:
         bad_kl = ~ops.normal_kl(posterior.mean, **posterior.scale_keyword).isfinite()
-    shares = trainer.team.gather((rows[bad_kl].tolist(), rows[~bad_kl].tolist()))
+    shares = trainer.team.gather((rows[bad & bad_kl].tolist(), rows[bad & ~bad_kl].tolist()))
     return {
         "the KL divergence": sorted({row for kl, _ in shares for row in kl}),
         "the likelihood": sorted({row for _, likelihood in shares for row in likelihood}),

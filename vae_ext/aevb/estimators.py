@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 
 from vae_ext import ops
 from vae_ext.aevb.families import Family, Normal
-from vae_ext.aevb.interface import GaussianLike, Model, as_gaussian, require_standard_prior
+from vae_ext.aevb.interface import GaussianLike, Model, as_gaussian, log_prior, own_prior, require_standard_prior
 
 
 class Estimator(Protocol):
@@ -162,7 +162,8 @@ def rsample_log_ratio(
     """Draws z of the posterior that the model's encoder gave, `[L, B, *J]`, and log p(z) - log q(z), `[L, B]`."""
     if isinstance(posterior, Family):
         z = posterior.rsample(num_samples, generator=generator, rng_state=rng_state, first_row=first_row, stream=stream)
-        return z, _log_prior(model, posterior, z) - posterior.log_prob(z)
+        _require_cover(own_prior(model), posterior)
+        return z, log_prior(model, z, posterior.event_ndim) - posterior.log_prob(z)
     gaussian = as_gaussian(posterior, "encoder")
     require_standard_prior(model)
     return ops.normal_rsample_log_ratio(
@@ -176,17 +177,15 @@ def rsample_log_ratio(
     )
 
 
-def _log_prior(model: Any, posterior: Family, z: Tensor) -> Tensor:
-    """log p(z), of the model's own prior or N(0, I)."""
-    own: Family | None = getattr(model, "prior", None)
-    prior = Normal(z.new_zeros(()), 1.0, validate=False) if own is None else own
+def _require_cover(own: Family | None, posterior: Family) -> None:
+    """Raises ValueError where the prior, N(0, I) or the model's own, is not positive wherever the posterior is."""
+    prior = Normal(0.0, 1.0, validate=False) if own is None else own
     if not prior.covers(posterior):
         name = "N(0, I), as the model has none of its own," if own is None else type(own).__name__
         raise ValueError(
             f"the posterior {type(posterior).__name__} is on {posterior.support} and the prior {name} on"
             f" {prior.support}: give the model an attribute prior, a family that is positive wherever the posterior is"
         )
-    return prior.log_prob(z, posterior.event_ndim)
 
 
 ESTIMATORS: dict[str, Estimator] = {"sgvb_a": sgvb_a, "sgvb_b": sgvb_b, "score_function": score_function}

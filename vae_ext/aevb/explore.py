@@ -12,11 +12,10 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Generator, Tensor
 
-from vae_ext import ops, reference
+from vae_ext import ops
 from vae_ext.aevb.families import Family
-from vae_ext.aevb.interface import require_standard_prior
+from vae_ext.aevb.interface import own_prior, require_standard_prior
 from vae_ext.aevb.models import AutoEncoder, evaluating
-from vae_ext.arguments import as_parameter
 from vae_ext.datasets import Dataset
 
 BATCH = 1000
@@ -132,16 +131,16 @@ def encode(model: AutoEncoder, dataset: Dataset, rows: Tensor) -> Codes:
 @_looking_on
 def reconstruct(model: AutoEncoder, x: Tensor) -> Reconstructions:
     """Datapoints `[N, D]` through the mean of q(z given x) and back."""
-    return Reconstructions(x, model.decode(model.encode(x).mean))
+    return Reconstructions(x, _decode(model, _means(model, x)))
 
 
 @_looking_on
 def interpolate(model: AutoEncoder, first: Tensor, second: Tensor, steps: int) -> Interpolations:
     """From the codes of the first datapoints `[N, D]` to those of the second, both ends included."""
-    start, end = model.encode(first).mean, model.encode(second).mean
+    start, end = _means(model, first), _means(model, second)
     weight = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)
     z = torch.lerp(start.unsqueeze(1), end.unsqueeze(1), weight.unsqueeze(1))
-    return Interpolations(first, second, z, model.decode(z))
+    return Interpolations(first, second, z, _decode(model, z))
 
 
 @_looking_on
@@ -161,7 +160,7 @@ def manifold(model: AutoEncoder, side: int, latents: Sequence[int] = (0, 1)) -> 
     z[:, :, across] = coordinates
     z[:, :, up] = coordinates.flip(0).unsqueeze(1)
     z = z.to(_device(model))
-    return Manifold(coordinates, z, model.decode(z))
+    return Manifold(coordinates, z, _decode(model, z))
 
 
 def most_informative(codes: Codes, count: int) -> list[int]:
@@ -171,7 +170,7 @@ def most_informative(codes: Codes, count: int) -> list[int]:
 
 def _prior_draws(model: AutoEncoder, count: int, generator: Generator | None) -> Tensor:
     """`[N, J]`."""
-    prior: Family | None = getattr(model, "prior", None)
+    prior = own_prior(model)
     if prior is None:
         return torch.randn(count, model.latent_dim, generator=generator, device="cpu")
     # Where one distribution is that of all latent variables, each draws for itself.
@@ -180,14 +179,24 @@ def _prior_draws(model: AutoEncoder, count: int, generator: Generator | None) ->
     return prior.rsample(count * each, rng_state=state).reshape(count, model.latent_dim)
 
 
+def _means(model: AutoEncoder, x: Tensor) -> Tensor:
+    """Of q(z given x), `[N, D]` to `[N, J]`."""
+    return torch.cat([model.encode(part).mean for part in x.split(BATCH)])
+
+
+def _decode(model: AutoEncoder, z: Tensor) -> Tensor:
+    """The mean of p(x given z), `[*S, J]` to `[*S, D]`."""
+    parts = [model.decode(part) for part in z.flatten(0, -2).split(BATCH)]
+    means: Tensor = torch.cat(parts).unflatten(0, z.shape[:-1])
+    return means
+
+
 def _codes(model: AutoEncoder, x: Tensor) -> Codes:
     posterior = model.encode(x)
     if isinstance(posterior, Family):
         return Codes(posterior.mean, posterior.variance.sqrt(), posterior.kl_from_standard_normal())
     kl = ops.normal_kl(posterior.mean, **posterior.scale_keyword, event_ndim=0)
-    scale = as_parameter(posterior.kind, posterior.scale, posterior.mean)
-    std = reference.standard_deviation(scale, posterior.kind)
-    return Codes(posterior.mean, std.expand_as(posterior.mean), kl)
+    return Codes(posterior.mean, posterior.std, kl)
 
 
 def _batches(dataset: Dataset, rows: Tensor) -> Iterator[Tensor]:

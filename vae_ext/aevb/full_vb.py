@@ -9,9 +9,10 @@ from vae_ext import ops
 from vae_ext.aevb.bayesian import bayesian, bayesian_modules, weights_drawn
 from vae_ext.aevb.compatibility import model_config_for
 from vae_ext.aevb.estimators import minibatch_bound, sgvb_b
+from vae_ext.aevb.memory import require_memory
 from vae_ext.aevb.minibatches import Minibatch
 from vae_ext.aevb.models import VAE, AutoEncoder
-from vae_ext.aevb.trainer import Trainer
+from vae_ext.aevb.trainer import Trainer, sketch
 from vae_ext.datasets import Dataset
 from vae_ext.train_config import TrainConfig
 
@@ -38,18 +39,28 @@ def full_vb_bound(
         x: `[M, D]`.
         dataset_size: N.
         num_samples: draws of z for each datapoint.
-        generator, rng_state: of both kinds of noise.
+        generator, rng_state: of both kinds of noise; one of them at most.
 
     Returns:
         0-d, in nats.
 
     Raises:
-        ValueError: there is no `Bayesian` module.
+        ValueError: there is no `Bayesian` module, or both of the last were given.
     """
-    if rng_state is None:
-        rng_state = ops.make_rng_state(generator, x.device)
+    rng_state = ops.resolve_rng_state(generator, rng_state, x.device)
     with weights_drawn(model, rng_state=rng_state) as kl:
         return minibatch_bound(sgvb_b(model, x, num_samples, rng_state=rng_state), dataset_size) - kl
+
+
+def bayesian_vae(dataset: Dataset, config: TrainConfig, device: torch.device, *, encoder: bool = False) -> AutoEncoder:
+    """The model that `config` asks for, with a posterior over its decoder's weights, and the encoder's if wanted.
+
+    Raises:
+        UserError: it is no model of such data, or there is certainly not enough memory to train it.
+    """
+    require_memory(bayesian(sketch(dataset, config), encoder=encoder), dataset, config, device, team_size=1)
+    generator = torch.Generator().manual_seed(config.seed)
+    return bayesian(VAE(model_config_for(dataset, config), generator), encoder=encoder)
 
 
 class FullVBTrainer(Trainer):
@@ -75,10 +86,7 @@ class FullVBTrainer(Trainer):
         *,
         cuda_graph: bool = True,
     ) -> None:
-        if model is None:
-            generator = torch.Generator().manual_seed(config.seed)
-            model = bayesian(VAE(model_config_for(dataset, config), generator))
-        super().__init__(dataset, config, device, model, cuda_graph=cuda_graph)
+        super().__init__(dataset, config, device, model or bayesian_vae(dataset, config, device), cuda_graph=cuda_graph)
         theta = {parameter for module in bayesian_modules(self.model) for parameter in module.parameters()}
         # The prior of theta is in the KL, so that weight decay would be the same again.
         (group,) = self.optimizer.param_groups

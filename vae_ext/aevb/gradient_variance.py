@@ -76,20 +76,27 @@ class Plan:
 
 
 def measure(
-    model: AutoEncoder, dataset: Dataset, settings: Sequence[Setting], repeats: int, seed: int = 0
+    model: AutoEncoder,
+    dataset: Dataset,
+    settings: Sequence[Setting],
+    repeats: int,
+    seed: int = 0,
+    *,
+    binarise: bool = False,
 ) -> Iterator[Measurement]:
     """Measures one setting after the other on minibatches of `dataset.train`; the model is left as it is.
 
     Half the squared distance of two independent gradients is an unbiased estimate of their variance, and their inner
     product one of the squared length of their mean. Each repeat draws a minibatch and two gradients of other noise in
-    it, then one of another minibatch. Every setting starts from the same seed.
+    it, then one of another minibatch. Every setting starts from the same seed. With `binarise` every value is drawn as
+    0 or 1 with its own mean, as `TrainConfig.binarise` has it.
 
     Raises:
         UserError: a gradient is not finite.
     """
     for setting in settings:
         generator = Generator(dataset.train.device).manual_seed(seed)
-        repeated = [_repeat(model, dataset, setting, generator) for _ in range(repeats)]
+        repeated = [_repeat(model, dataset, setting, generator, binarise) for _ in range(repeats)]
         of_encoder, of_decoder = (torch.stack(part) for part in zip(*repeated, strict=True))
         if not (of_encoder.isfinite().all() and of_decoder.isfinite().all()):
             raise UserError(
@@ -100,9 +107,11 @@ def measure(
         yield Measurement(setting.estimator, setting.draws, setting.batch_size, repeats, encoder, decoder)
 
 
-def _repeat(model: AutoEncoder, dataset: Dataset, setting: Setting, generator: Generator) -> list[Tensor]:
+def _repeat(
+    model: AutoEncoder, dataset: Dataset, setting: Setting, generator: Generator, binarise: bool
+) -> list[Tensor]:
     """Of the encoder and of the decoder: estimates `[3]` of the variance, that of the noise, and the squared norm."""
-    x, other_x = (_minibatch(dataset, setting.batch_size, generator) for _ in range(2))
+    x, other_x = (_minibatch(dataset, setting.batch_size, generator, binarise) for _ in range(2))
     estimator = ESTIMATORS[setting.estimator]
     first, same_x, other = (
         _gradients(model, estimator(model, batch, setting.draws, generator=generator)) for batch in (x, x, other_x)
@@ -113,9 +122,10 @@ def _repeat(model: AutoEncoder, dataset: Dataset, setting: Setting, generator: G
     ]
 
 
-def _minibatch(dataset: Dataset, size: int, generator: Generator) -> Tensor:
+def _minibatch(dataset: Dataset, size: int, generator: Generator, binarise: bool) -> Tensor:
     rows = torch.randint(len(dataset.train), (size,), generator=generator, device=generator.device)
-    return dataset.decode(dataset.train[rows])
+    x = dataset.decode(dataset.train[rows])
+    return torch.bernoulli(x, generator=generator) if binarise else x
 
 
 def _gradients(model: AutoEncoder, bound: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,6 +46,7 @@ class GraphedStep:
     def _record(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
-        with torch.cuda.device(self.generator.device), torch.cuda.graph(graph):
+        # torch's own stream for recording is one for all, and of the device that recorded first.
+        with torch.cuda.device(self.generator.device), torch.cuda.graph(graph, stream=self.side_stream):
             self.step()
         return graph

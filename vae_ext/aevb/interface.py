@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
+from vae_ext import ops, reference
 from vae_ext.aevb.families.family import Family
-from vae_ext.arguments import Scale, ScaleKind
+from vae_ext.arguments import Scale, ScaleKind, as_parameter
 
 
 class Gaussian(NamedTuple):
@@ -28,6 +29,12 @@ class Gaussian(NamedTuple):
         """The scale as the keyword that the operators take it by."""
         return {self.kind: self.scale}
 
+    @property
+    def std(self) -> Tensor:
+        """The standard deviation, of the shape of `mean`."""
+        scale = as_parameter(self.kind, self.scale, self.mean)
+        return reference.standard_deviation(scale, self.kind).expand_as(self.mean)
+
 
 # A plain tuple says the same: `return mean, log_var` or `return mean, std, "std"`.
 GaussianLike: TypeAlias = Gaussian | tuple[Tensor, Scale] | tuple[Tensor, Scale, ScaleKind]
@@ -47,9 +54,28 @@ class Model(Protocol):
         """log p(x given z) of the generative model in nats: z `[L, B, *J]` and x `[B, *D]` to `[L, B]`."""
 
 
+def own_prior(model: object) -> Family | None:
+    """The model's `prior`; None where p(z) is N(0, I). Raises TypeError where it is no `Family`."""
+    prior = getattr(model, "prior", None)
+    if prior is None or isinstance(prior, Family):
+        return prior
+    raise TypeError(f"the model's prior is of type {type(prior).__name__}; expected a family of vae_ext.aevb.families")
+
+
+def log_prior(model: object, z: Tensor, event_ndim: int) -> Tensor:
+    """log p(z) in nats, z `[*S, *event]` to `[*S]`: of the model's own prior, or of N(0, I)."""
+    prior = own_prior(model)
+    return log_standard_prior(z, event_ndim) if prior is None else prior.log_prob(z, event_ndim)
+
+
+def log_standard_prior(z: Tensor, event_ndim: int) -> Tensor:
+    """log N(z; 0, I) in nats, z `[*S, *event]` to `[*S]`."""
+    return ops.normal_log_prob(z.new_zeros(z.shape[z.ndim - event_ndim :]), 0.0, z, event_ndim=event_ndim)
+
+
 def require_standard_prior(model: object) -> None:
     """For what assumes p(z) to be N(0, I). Raises ValueError where the model has a prior of its own."""
-    prior = getattr(model, "prior", None)
+    prior = own_prior(model)
     if prior is not None:
         raise ValueError(
             f"the model has a prior of its own, {type(prior).__name__}; expected p(z) to be N(0, I): another goes with"

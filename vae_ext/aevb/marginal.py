@@ -14,9 +14,8 @@ from torch import Generator, Tensor
 
 from vae_ext import ops
 from vae_ext.aevb.estimators import rsample_log_ratio
-from vae_ext.aevb.families import Family
 from vae_ext.aevb.hmc import Chains, LogDensity, hmc
-from vae_ext.aevb.interface import Model
+from vae_ext.aevb.interface import Model, log_prior
 from vae_ext.aevb.kernel_density import KernelDensity
 from vae_ext.aevb.mixing import require_mixing, require_moves
 from vae_ext.aevb.models import evaluating
@@ -77,11 +76,9 @@ def importance_log_marginal(
     Errors are the operators'.
     """
     num_samples, chunk = resolve_integer("num_samples", num_samples, 2), resolve_integer("chunk", chunk, 1)
-    if generator is not None and rng_state is not None:
-        raise ValueError("generator and rng_state were both given; expected at most one of them")
+    state = ops.resolve_rng_state(generator, rng_state, x.device)
     with evaluating(model):
         posterior = model.encode(x)
-        state = ops.make_rng_state(generator, x.device) if rng_state is None else rng_state
         log_sum = log_sum_squares = torch.tensor(-torch.inf, dtype=torch.float64, device=x.device)
         for stream, start in enumerate(range(0, num_samples, chunk)):
             count = min(chunk, num_samples - start)
@@ -200,25 +197,19 @@ def importance_resample(model: Model, x: Tensor, candidates: int, rng_state: Ten
 @matrix_products("float32")
 def marginal_of_chains(model: Model, x: Tensor, chains: Chains) -> MarginalEstimate:
     """The estimate of `hmc_log_marginal` from chains `[N, B, J]` that were drawn, however well they mix."""
-    with evaluating(model):
-        log_p = torch.stack([log_joint(model, x)(z) for z in chains.samples]).double()
     half = len(chains.samples) // 2
+    with evaluating(model):
+        log_p = torch.stack([log_joint(model, x)(z) for z in chains.samples[half:]]).double()
     group = max(1, PAIRS // half**2)
     log_q = [KernelDensity(samples[:half]).log_prob(samples[half:]) for samples in chains.samples.split(group, dim=1)]
-    return _harmonic_mean(torch.cat(log_q, dim=1) - log_p[half:])
+    return _harmonic_mean(torch.cat(log_q, dim=1) - log_p)
 
 
 def log_joint(model: Model, x: Tensor) -> LogDensity:
     """log p(x_i, z) as a function of z `[B, J]`, `[B]`, in nats: the density of z given x_i, up to p(x_i)."""
-    prior = getattr(model, "prior", None)
-
-    def log_prior(z: Tensor) -> Tensor:
-        if isinstance(prior, Family):
-            return prior.log_prob(z, z.ndim - 1)
-        return ops.normal_log_prob(torch.zeros_like(z), 0.0, z)
 
     def log_density(z: Tensor) -> Tensor:
-        return model.log_likelihood(z.unsqueeze(0), x).squeeze(0) + log_prior(z)
+        return model.log_likelihood(z.unsqueeze(0), x).squeeze(0) + log_prior(model, z, z.ndim - 1)
 
     return log_density
 
@@ -239,6 +230,5 @@ def _check_latents(z: Tensor) -> None:
     if z.shape[1] > MOST_LATENTS:
         raise UserError(
             f"the model has {z.shape[1]} latent variables, and a density fitted to draws of HMC is good for"
-            f" {MOST_LATENTS} at most: estimate by importance sampling instead (importance_log_marginal,"
-            " `vae-ext marginal --method importance`)"
+            f" {MOST_LATENTS} at most: estimate by importance sampling instead (importance_log_marginal)"
         )

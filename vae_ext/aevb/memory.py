@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import torch
@@ -26,6 +27,10 @@ def require_memory(
     """
     needed = training_bytes(model, dataset, config, device, team_size)
     available = available_bytes(device)
+    if available is not None and needed > available:
+        # A trainer and the graph of its steps hold each other: one that nobody has any more may still be there.
+        gc.collect()
+        available = available_bytes(device)
     if available is not None and needed > available:
         raise UserError(
             f"training would take at least {_gigabytes(needed)} of memory, but {device} has {_gigabytes(available)}"
@@ -55,7 +60,9 @@ def training_bytes(
 def available_bytes(device: torch.device) -> int | None:
     """What can still be allocated, or None where nobody says."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch keeps for its next allocations is not free to the device.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     limits = [limit for limit in (_meminfo_available(), _container_limit()) if limit is not None]
     return min(limits, default=None)
 

@@ -17,11 +17,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from vae_ext import ops, reference
+from vae_ext import ops
 from vae_ext.aevb.interface import Gaussian, as_gaussian
 from vae_ext.aevb.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 from vae_ext.aevb.networks import picture_shape
-from vae_ext.arguments import as_parameter
 
 
 class Observation(Protocol):
@@ -247,9 +246,7 @@ def _moments(likelihood: Likelihood, output: Any) -> tuple[Tensor, Tensor]:
     mean = likelihood.mean(output)
     if not isinstance(likelihood, GaussianLikelihood):
         return mean, torch.zeros_like(mean)
-    gaussian = as_gaussian(output, "decoder")
-    std = reference.standard_deviation(as_parameter(gaussian.kind, gaussian.scale, mean), gaussian.kind)
-    return mean, std.square().to(mean.dtype).expand_as(mean)
+    return mean, as_gaussian(output, "decoder").std.square().to(mean.dtype)
 
 
 def _positive(name: str, value: float) -> float:

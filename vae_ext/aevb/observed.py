@@ -15,13 +15,12 @@ from typing import NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Generator, Tensor
 
-from vae_ext import ops, reference
+from vae_ext import ops
 from vae_ext.aevb.families import Family
 from vae_ext.aevb.hmc import hmc
-from vae_ext.aevb.interface import Gaussian, require_standard_prior
+from vae_ext.aevb.interface import Gaussian, log_standard_prior, require_standard_prior
 from vae_ext.aevb.models import AutoEncoder, evaluating
 from vae_ext.aevb.observations import BitFlips, BlockMeans, GaussianNoise, Observation, Visible
-from vae_ext.arguments import as_parameter
 
 BATCH = 100
 
@@ -83,9 +82,8 @@ class Gradient:
     @torch.enable_grad()
     def fit(self, log_likelihood: LogLikelihood, start: Gaussian, generator: Generator | None = None) -> Gaussian:
         """q, `[B, J]`."""
-        std = reference.standard_deviation(as_parameter(start.kind, start.scale, start.mean), start.kind)
         mean = start.mean.detach().clone().requires_grad_()
-        log_var = (2 * std.log()).detach().expand_as(mean).clone().requires_grad_()
+        log_var = (2 * start.std.log()).detach().clone().requires_grad_()
         optimizer = torch.optim.Adam([mean, log_var], self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         for _ in range(self.steps):
@@ -114,7 +112,7 @@ class HMC:
         self, log_likelihood: LogLikelihood, start: Gaussian, num_samples: int, generator: Generator | None
     ) -> Tensor:
         def log_joint(z: Tensor) -> Tensor:
-            return log_likelihood(z) - 0.5 * z.square().sum(-1)
+            return log_likelihood(z) + log_standard_prior(z, 1)
 
         chains = hmc(
             log_joint,

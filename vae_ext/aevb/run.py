@@ -97,11 +97,13 @@ def train(
 
     Records at the `record_points` and calls `log` then; saves before the first step, with every record, and every
     `CHECKPOINT_INTERVAL` seconds. Records are left to the record points, and the checkpoint counts them, so that a run
-    writes the same ones however often it was stopped.
+    writes the same ones however often it was stopped; those of a team, up to the rounding of the sum of bounds.
 
     Raises:
-        UserError: the bound is no longer finite; the checkpoint is of a model whose bound was.
+        UserError: the bound is no longer finite, the checkpoint being of a model whose bound was; or the directory is
+            not of the trainer.
     """
+    _check_directory(trainer, directory)
     team = trainer.team
     display = display or _NoDisplay()
     progress = directory.progress
@@ -129,6 +131,15 @@ def train(
         display.recorded(record)
         records.append(record)
     return records
+
+
+def _check_directory(trainer: Trainer, directory: RunDirectory) -> None:
+    saved = directory.saved_samples or 0
+    if trainer.samples != saved:
+        raise UserError(
+            f"the trainer has seen {trainer.samples:,} samples, but its RunDirectory {directory.path} goes on after"
+            f" {saved:,}: give that the checkpoint which the trainer was resumed from"
+        )
 
 
 def _advance(trainer: Trainer, target: int, directory: RunDirectory, display: Display, clock: _Clock) -> None:

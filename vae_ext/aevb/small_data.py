@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vae_ext.aevb.bayesian import bayesian
-from vae_ext.aevb.compatibility import model_config_for
-from vae_ext.aevb.full_vb import FullVBTrainer
-from vae_ext.aevb.models import VAE, AutoEncoder
+from vae_ext.aevb.full_vb import FullVBTrainer, bayesian_vae
+from vae_ext.aevb.models import AutoEncoder
 from vae_ext.aevb.run import record_points
 from vae_ext.aevb.run_directory import Record
 from vae_ext.aevb.trainer import Trainer
@@ -54,8 +52,8 @@ def make_trainer(method: str, dataset: Dataset, config: TrainConfig, device: tor
     """The trainer of one of `METHODS`."""
     if method == "map":
         return Trainer(dataset, config, device)
-    model = VAE(model_config_for(dataset, config), torch.Generator().manual_seed(config.seed))
-    return FullVBTrainer(dataset, config, device, bayesian(model, encoder=method == "full_vb_both"))
+    model = bayesian_vae(dataset, config, device, encoder=method == "full_vb_both")
+    return FullVBTrainer(dataset, config, device, model)
 
 
 def _records(trainer: Trainer) -> Iterator[Record]:

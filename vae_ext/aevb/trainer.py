@@ -74,7 +74,7 @@ class Trainer:
         _check_minibatch(dataset, config, team)
         if model is not None:
             check_support(model, dataset)
-        require_memory(model or _sketch(dataset, config), dataset, config, device, team.size)
+        require_memory(model or sketch(dataset, config), dataset, config, device, team.size)
         self.config = config
         self.device = device
         self.team = team
@@ -152,11 +152,14 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the trainer stood whose `state_dict` this is, to the same bits."""
+        """Goes on where the trainer stood whose `state_dict` this is, to the same bits; in a team, but for the tally's.
+
+        Of its sum of bounds each process goes on with an equal share.
+        """
         self.samples = state["samples"]
         self.bound_sum.fill_(state["bound_sum"] / self.team.size)
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(_as_here(self.optimizer, state["optimizer"]))
         self.generator.set_state(state["generator"].cpu())
         self._set_default_generators(state["default_generators"])
         # What was recorded would go on with the optimizer state that was replaced.
@@ -203,7 +206,7 @@ class Tally:
         return (self.bound_sum - earlier.bound_sum) / (self.samples - earlier.samples)
 
 
-def _sketch(dataset: Dataset, config: TrainConfig) -> VAE:
+def sketch(dataset: Dataset, config: TrainConfig) -> VAE:
     """The model that `config` asks for, of parameters without memory."""
     model_config = model_config_for(dataset, config)
     with torch.device("meta"):
@@ -213,18 +216,45 @@ def _sketch(dataset: Dataset, config: TrainConfig) -> VAE:
 def make_optimizer(model: nn.Module, config: TrainConfig, dataset_size: int) -> torch.optim.Optimizer:
     """The optimizer of `config` for a dataset of N points; `Trainer` explains the weight decay.
 
-    Fused: one kernel for all parameters, several times faster than one for each operation.
+    Fused where it can be: one kernel for all parameters, several times faster than one for each operation.
     """
-    on_cuda = next(model.parameters()).is_cuda
-    # In a CUDA graph Adam has to count its steps on the device. The others do not need their number.
-    options: dict[str, Any] = {"capturable": on_cuda} if config.optimizer == "adam" else {}
-    return OPTIMIZERS[config.optimizer](
+    device = next(model.parameters()).device
+    optimizer = OPTIMIZERS[config.optimizer]
+    options: dict[str, Any] = {"fused": True} if has_fused(optimizer, device) else {"foreach": True}
+    # In a CUDA graph Adam has to count its steps on the device. The others make nothing of their number, so that it may
+    # stand still on the CPU while a graph is replayed, as that of Adagrad does where it is not fused.
+    if config.optimizer == "adam":
+        options["capturable"] = device.type == "cuda"
+    return optimizer(
         model.parameters(),
         lr=config.lr,  # type: ignore[call-arg]
         weight_decay=1 / dataset_size,
-        fused=True,
         **options,
     )
+
+
+def has_fused(optimizer: type[torch.optim.Optimizer], device: torch.device) -> bool:
+    """Whether this torch has the optimizer as one kernel on the device: Adagrad's of CUDA came after torch 2.11.
+
+    It says so in the first step only.
+    """
+    probe = torch.zeros(1, device=device, requires_grad=True)
+    probe.grad = torch.zeros_like(probe)
+    try:
+        optimizer([probe], fused=True).step()  # type: ignore[call-arg]
+    except RuntimeError:
+        return False
+    return True
+
+
+def _as_here(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an optimizer that may have been of another device, to be computed with as the one here is."""
+    ways = ("fused", "foreach", "capturable")
+    groups = [
+        {**saved, **{way: own[way] for way in ways if way in own}}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    return {**state, "param_groups": groups}
 
 
 @torch.no_grad()

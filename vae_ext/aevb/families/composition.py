@@ -1,11 +1,7 @@
 """Families by composition (Kingma & Welling 2013, section 2.4, approach 3): transformations of other families' samples.
 
-All but the log-normal are made of gammas of any shape, for which no inverse CDF or transformation is both exact and
-differentiable in the shape. Their samples are exact, by rejection on our own noise, and their gradients pathwise: that
-of a standard gamma of shape a is the implicit one, dz/da = -(dF/da) / p(z) (Figurnov et al. 2018), as torch computes
-it, to a relative error of 1e-3. Gradients in all other parameters are exact. The implicit gradient can be taken
-once: not twice, and not under torch.func. Rejection looks at values, so neither torch.compile(fullgraph=True) nor a
-CUDA graph can record it.
+All but the log-normal are made of gammas of any shape (`gamma.py`); their gradients in all parameters but shapes are
+exact.
 
 Log-densities are computed in float64 and rounded once: where shapes are large they are small differences.
 """
@@ -13,73 +9,19 @@ Log-densities are computed in float64 and rounded once: where shapes are large t
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from vae_ext.aevb.families.family import SIMPLEX, Family, Noise, finite_exp, require_positive
+from vae_ext.aevb.families.gamma import PARTS_OF_GAMMA, log_standard_gamma
 from vae_ext.aevb.families.inverse_cdf import POSITIVE
 from vae_ext.aevb.families.location_scale import Normal
 from vae_ext.arguments import Scale
 
 UNIT_INTERVAL = "(0, 1)"
-# What one gamma takes of the parts of a family's noise: one, and two for each round of rejection.
-PARTS_OF_GAMMA = 512
 # Of shares rounded to bfloat16 the sum is that near to 1, and nearer of those of other dtypes.
 SUM_TOLERANCE = 2**-7
-
-
-def log_standard_gamma(shape: Tensor, noise: Noise) -> Tensor:
-    """The logarithm of a gamma of rate 1, which does not underflow where the shape is small.
-
-    A shape a below 1 is drawn as the gamma of a + 1 times U^(1 / a) (Marsaglia & Tsang 2000).
-    """
-    small = shape < 1
-    z: Tensor = _StandardGamma.apply(torch.where(small, shape + 1, shape), noise)  # type: ignore[no-untyped-call]
-    return z.log() - torch.where(small, noise("exponential") / shape, 0.0)
-
-
-class _StandardGamma(torch.autograd.Function):
-    """A gamma of shape 1 or more, whose gradient is implicit."""
-
-    @staticmethod
-    def forward(ctx: Any, shape: Tensor, noise: Noise) -> Tensor:
-        z = _marsaglia_tsang(shape, noise)
-        ctx.save_for_backward(shape.expand_as(z), z)
-        ctx.shape = shape.shape
-        return z
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        shape, z = ctx.saved_tensors
-        return (grad * torch._standard_gamma_grad(shape, z)).sum_to_size(ctx.shape), None
-
-
-def _marsaglia_tsang(shape: Tensor, noise: Noise) -> Tensor:
-    """By rejection, each attempt on counters of its own: a draw depends on its own row, sample and element alone.
-
-    An attempt is refused with probability 0.05 at most; after all rounds that are left it would be below 1e-300. What
-    is no shape, NaN for one, is not attempted again.
-    """
-    d = shape - 1 / 3
-    c = (9 * d).rsqrt()
-    z: Tensor | None = None
-    accepted = ~((shape >= 1) & shape.isfinite())
-    for attempt in range(1, PARTS_OF_GAMMA - 1, 2):
-        x = noise.at(attempt)("normal")
-        v = (1 + c * x) ** 3
-        minus_log_u = noise.at(attempt + 1)("exponential")
-        # Where v is not positive its logarithm is NaN or -inf, and the comparison false.
-        accepts = -minus_log_u < 0.5 * x.square() + d * (1 - v + v.log())
-        z = d * v if z is None else torch.where(accepted, z, d * v)
-        accepted = accepted | accepts
-        if bool(accepted.all()):
-            break
-    assert z is not None
-    return z
 
 
 class LogNormal(Normal):
@@ -216,10 +158,10 @@ class F(Family):
 
     @property
     def variance(self) -> Tensor:
-        d1, d2 = self.df1, self.df2
-        less = torch.where(d2 > 4, d2 - 4, 1.0)
-        finite = 2 * d2.square() * (d1 + d2 - 2) / (d1 * (d2 - 2).square() * less)
-        return torch.where(d2 > 4, finite, math.inf)
+        # Where it is not taken, degrees for which its gradient is finite too.
+        d1, d2 = self.df1, torch.where(self.df2 > 4, self.df2, 5.0)
+        finite = 2 * d2.square() * (d1 + d2 - 2) / (d1 * (d2 - 2).square() * (d2 - 4))
+        return torch.where(self.df2 > 4, finite, math.inf)
 
     def _transform(self, noise: Noise) -> Tensor:
         log_1 = log_standard_gamma(0.5 * self.df1, noise)

@@ -108,7 +108,7 @@ class Family(ABC):
         tensors = as_tensors(parameters)
         shapes = (tensor.shape for tensor in tensors)
         self.shape = shape = broadcast_shapes(type(self).__name__, dict(zip(parameters, shapes, strict=True)))
-        self.dtype = tensors[0].dtype
+        self.dtype = next((value.dtype for value in parameters.values() if isinstance(value, Tensor)), tensors[0].dtype)
         self.device = tensors[0].device
         self.event_ndim = max(len(shape) - 1, 0)
         if event_ndim is not None:
@@ -138,10 +138,7 @@ class Family(ABC):
         """
         if not 0 <= stream < STREAMS_APART:
             raise ValueError(f"stream is {stream}; expected 0 or more, and less than 2**48")
-        if rng_state is None:
-            rng_state = ops.make_rng_state(generator, self.device)
-        elif generator is not None:
-            raise ValueError("generator and rng_state were both given; expected at most one of them")
+        rng_state = ops.resolve_rng_state(generator, rng_state, self.device)
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         noise = Noise(self.shape, self.event_ndim, wide, num_samples, rng_state, first_row, stream)
         return self._inside(self._transform(noise).to(self.dtype))
@@ -221,6 +218,8 @@ class Family(ABC):
 def as_tensors(parameters: dict[str, Scale]) -> list[Tensor]:
     """Numbers become 0-d tensors beside the first parameter that is one, without a copy from the host.
 
+    They are of the dtype that is computed in: a number is not rounded to half precision.
+
     Raises TypeError, or RuntimeError where tensors are on several devices.
     """
     given = {name: value for name, value in parameters.items() if isinstance(value, Tensor)}
@@ -236,7 +235,10 @@ def as_tensors(parameters: dict[str, Scale]) -> list[Tensor]:
             )
     if given:
         check_devices(**given)
-    return [value if isinstance(value, Tensor) else like.new_full((), value) for value in parameters.values()]
+    wide = wide_dtype(like)
+    return [
+        value if isinstance(value, Tensor) else like.new_full((), value, dtype=wide) for value in parameters.values()
+    ]
 
 
 def _at_most(low: Tensor | float, high: Tensor | float) -> bool:

@@ -126,8 +126,9 @@ class Pareto(Family):
 
     @property
     def variance(self) -> Tensor:
-        less = torch.where(self.alpha > 2, self.alpha - 2, 1.0)
-        finite = self.scale.square() * self.alpha / ((self.alpha - 1).square() * less)
+        # Where it is not taken, an alpha for which its gradient is finite too.
+        alpha = torch.where(self.alpha > 2, self.alpha, 3.0)
+        finite = self.scale.square() * alpha / ((alpha - 1).square() * (alpha - 2))
         return torch.where(self.alpha > 2, finite, math.inf)
 
     def _transform(self, noise: Noise) -> Tensor:

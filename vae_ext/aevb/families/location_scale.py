@@ -21,6 +21,7 @@ from vae_ext.aevb.families.family import (
     require,
     require_positive,
 )
+from vae_ext.aevb.families.gamma import log_standard_gamma
 from vae_ext.arguments import LocationScaleKind, Scale, Standard, resolve_location_scale
 
 EULER_GAMMA = 0.57721566490153286
@@ -313,8 +314,6 @@ class Elliptical(Family):
         return torch.where(df > 2, finite, torch.where(df > 1, math.inf, math.nan))
 
     def _transform(self, noise: Noise) -> Tensor:
-        from vae_ext.aevb.families.composition import log_standard_gamma
-
         epsilon = (self.scale_tril @ noise("normal").unsqueeze(-1)).squeeze(-1)
         if self.df is not None:
             per_vector = noise.at(1).of_shape(self.shape[:-1], self.event_ndim - 1)
