@@ -152,6 +152,7 @@ class TestNoise:
             torch.zeros(2, dtype=torch.int32),
             torch.zeros(2),
             torch.zeros(2, dtype=torch.int64, device="meta"),
+            torch.zeros(2, dtype=torch.int64).to_sparse(),
             (1, 2),
         ],
         ids=str,

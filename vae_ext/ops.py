@@ -542,6 +542,8 @@ def resolve_rng_state(generator: Generator | None, rng_state: Tensor | None, dev
         raise ValueError("generator and rng_state were both given; expected at most one of them")
     if not isinstance(rng_state, Tensor):
         raise TypeError(f"rng_state is of type {type(rng_state).__name__}; expected a tensor from make_rng_state")
+    if rng_state.layout is not torch.strided:
+        raise TypeError(f"rng_state has layout {rng_state.layout}; expected a tensor from make_rng_state")
     return rng_state
 
 
