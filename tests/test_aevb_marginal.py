@@ -267,7 +267,7 @@ def test_errors() -> None:
 
     model.prior = torch.distributions.Laplace(0.0, 1.0)  # type: ignore[attr-defined]
     with pytest.raises(TypeError, match=r"the model's prior is of type Laplace; expected a family of vae_ext\.aevb"):
-        log_joint(model, x)(torch.zeros(2, 2))
+        log_joint(model, x)(x.new_zeros(2, 2))
 
     class Pictures:
         def encode(self, x: Tensor) -> Gaussian:

@@ -12,6 +12,7 @@ import math
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ class Dataset:
     def data_dim(self) -> int:
         return self.train.shape[1]
 
-    @property
+    @cached_property
     def range(self) -> tuple[float, float]:
         """The least and the greatest value, decoded."""
         limits = [limit for rows in (self.train, self.test) for limit in rows.aminmax()]

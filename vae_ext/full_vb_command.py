@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vae_ext import __version__, interrupts
-from vae_ext.errors import UserError
 from vae_ext.options import (
     DataDirOption,
     DatasetOption,
@@ -21,6 +20,7 @@ from vae_ext.options import (
     parse_path,
     resolve_device,
 )
+from vae_ext.results import FULL_VB, FULL_VB_UNCERTAINTY
 from vae_ext.train_config import ConfigError, TrainConfig
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-STEM = "full_vb"
 SHOWN = 16
 
 
@@ -110,37 +109,34 @@ def _write(learned: Sequence[Learned], config: TrainConfig, data: Dataset, folde
     from vae_ext import pictures, plots
     from vae_ext.files import write_atomically
 
-    bad = [one for one in learned if not all(np.isfinite(record.test_bound) for record in one.records)]
-    if bad:
-        raise UserError(
-            f"the bound by {plots.METHODS[bad[0].method][0]} of {bad[0].size:,} datapoints was not finite: take a"
-            " smaller --lr"
-        )
     folder.mkdir(parents=True, exist_ok=True)
     curves = [
         {"method": one.method, "size": one.size, "records": [asdict(record) for record in one.records]}
         for one in learned
     ]
     content = {"vae_ext": __version__, "dataset": data.name, "config": asdict(config), "curves": curves}
-    target = folder / f"{STEM}.json"
+    target = folder / f"{FULL_VB}.json"
     write_atomically(target, lambda file: file.write((json.dumps(content, allow_nan=False) + "\n").encode()))
     plots.full_vb(learned, data.name, target.with_suffix(".png"))
 
     x = data.decode(data.test[:SHOWN])
     shown = [one for one in learned if one.method == "full_vb_decoder"]
     predictions = [_predict(one.model, x, config.seed) for one in shown]
+    rows = {
+        "x": x,
+        "mean": torch.stack([each.mean for each in predictions]),
+        "std": torch.stack([each.std for each in predictions]),
+    }
     arrays: dict[str, Any] = {
         "size": np.array([one.size for one in shown]),
-        "x": x.cpu().numpy(),
-        "mean": torch.stack([each.mean for each in predictions]).cpu().numpy(),
-        "std": torch.stack([each.std for each in predictions]).cpu().numpy(),
+        **{name: one.unflatten(-1, data.event_shape).cpu().numpy() for name, one in rows.items()},
     }
     write_atomically(target.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
-    names = f"{STEM}.npz, {STEM}.png"
+    names = f"{FULL_VB}.npz, {FULL_VB}.png"
     if pictures.drawable(data.event_shape):
         by_size = {one.size: prediction for one, prediction in zip(shown, predictions, strict=True)}
-        pictures.weight_uncertainty(by_size, x, data.event_shape, data.name, folder / f"{STEM}_uncertainty.png")
-        names = f"{STEM}.npz, {STEM}.png and {STEM}_uncertainty.png"
+        pictures.weight_uncertainty(by_size, x, data.event_shape, data.name, folder / f"{FULL_VB_UNCERTAINTY}.png")
+        names = f"{FULL_VB}.npz, {FULL_VB}.png and {FULL_VB_UNCERTAINTY}.png"
     return "\n".join([*map(_sentence, learned), f"Written to {target}, {names}"])
 
 

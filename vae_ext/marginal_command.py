@@ -19,6 +19,7 @@ from vae_ext.options import (
     SeedOption,
     TrainedOnOption,
 )
+from vae_ext.results import MARGINAL
 from vae_ext.train_config import ConfigError
 from vae_ext.trained_model import TrainedModel
 
@@ -35,7 +36,6 @@ CHAINS = {"burn_in": 100, "leapfrog_steps": 4}
 NAMES = {"importance": "importance sampling", "hmc": "appendix D's estimator on draws of HMC"}
 # Datapoints at once: as many as chains are worth running together, and a chunk of draws of each stays in the caches.
 BATCH = {"importance": 100, "hmc": 500}
-STEM = "marginal"
 # Below it an estimate is decided by a few draws, and its standard error says little.
 FEWEST_EFFECTIVE = 10
 
@@ -83,11 +83,16 @@ def marginal(
     from rich.console import Console
     from rich.progress import track
 
-    from vae_ext.aevb.marginal import LEAST_HMC_SAMPLES, MarginalEstimate
+    from vae_ext.aevb.marginal import LEAST_HMC_SAMPLES, MOST_LATENTS, MarginalEstimate
 
     if method == "hmc" and draws < LEAST_HMC_SAMPLES:
         raise ConfigError("draws", f"is {draws}: expected {LEAST_HMC_SAMPLES} or more of HMC")
     trained = TrainedModel(run, out, device)
+    if method == "hmc" and trained.model.latent_dim > MOST_LATENTS:
+        raise UserError(
+            f"{run} is a model of {trained.model.latent_dim} latent variables, and --method hmc is for {MOST_LATENTS}"
+            " at most: take --method importance"
+        )
     data = trained.load_dataset(dataset, data_dir)
     rows = trained.rows(data, part)
     estimate = _estimator(method, trained, draws, chains, seed)
@@ -98,7 +103,7 @@ def marginal(
         for start in track(starts, "estimating", console=console, transient=True, disable=not console.is_terminal)
     )
     estimates = MarginalEstimate(*(_concatenated(column) for column in zip(*batches, strict=True)))
-    target = trained.save_arrays(STEM, estimates._asdict())
+    target = trained.save_arrays(MARGINAL, estimates._asdict())
     result = {
         "checkpoint": str(trained.checkpoint),
         "dataset": data.name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vae_ext import __version__, interrupts
+from vae_ext import __version__, interrupts, results
 from vae_ext.errors import UserError
 from vae_ext.options import (
     DataDirOption,
@@ -53,7 +53,7 @@ def sample(
     trained = TrainedModel(run, out, device)
     samples = explore.sample(trained.model, count, torch.Generator().manual_seed(seed))
     written = trained.save(
-        "samples",
+        results.SAMPLES,
         {"z": samples.z, "mean": trained.shaped(samples.mean), "x": trained.shaped(samples.x)},
         lambda path: pictures.samples(samples, trained.config.event_shape, trained.name, path),
     )
@@ -81,7 +81,7 @@ def encode(
     labels = getattr(data, f"{part}_labels")
     codes = explore.encode(trained.model, data, trained.rows(data, part))
     written = trained.save(
-        "codes",
+        results.CODES,
         {**codes._asdict(), **({} if labels is None else {"label": labels})},
         lambda path: plots.codes(codes, labels, data.name, path),
         always=True,
@@ -110,7 +110,7 @@ def reconstruct(
     result = explore.reconstruct(trained.model, data.decode(trained.rows(data, part)[:count]))
     error = (result.mean - result.x).square().mean().sqrt()
     written = trained.save(
-        "reconstructions",
+        results.RECONSTRUCTIONS,
         {"x": trained.shaped(result.x), "mean": trained.shaped(result.mean)},
         lambda path: pictures.reconstructions(result, trained.config.event_shape, data.name, path),
     )
@@ -142,7 +142,7 @@ def interpolate(
     first, second = (data.decode(rows[one.to(rows.device)]) for one in chosen)
     result = explore.interpolate(trained.model, first, second, steps)
     written = trained.save(
-        "interpolations",
+        results.INTERPOLATIONS,
         {name: value if name == "z" else trained.shaped(value) for name, value in result._asdict().items()},
         lambda path: pictures.interpolations(result, trained.config.event_shape, data.name, path),
     )
@@ -184,7 +184,7 @@ def manifold(
         plane = explore.most_informative(explore.encode(trained.model, data, trained.rows(data, "test")), 2)
     result = explore.manifold(trained.model, side, plane)
     written = trained.save(
-        "manifold",
+        results.MANIFOLD,
         {"coordinates": result.coordinates, "z": result.z, "mean": trained.shaped(result.mean)},
         lambda path: pictures.manifold(result, plane, trained.config.event_shape, trained.name, path),
     )
@@ -291,7 +291,7 @@ def _write_variances(measurements: list[Measurement], plan: Plan, name: str, fol
     from vae_ext import plots
     from vae_ext.files import write_atomically
 
-    target = folder / "gradient_variance.json"
+    target = folder / f"{results.GRADIENT_VARIANCE}.json"
     content = {"vae_ext": __version__, "dataset": name, "measurements": [asdict(one) for one in measurements]}
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     folder.mkdir(parents=True, exist_ok=True)

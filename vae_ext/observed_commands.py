@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vae_ext import results
 from vae_ext.errors import UserError
 from vae_ext.options import (
     DataDirOption,
@@ -79,7 +80,7 @@ def denoise(
         observation = kinds[noise](level)
     except ValueError as error:
         raise ConfigError("level", f"of {noise} noise: {error}") from error
-    task.infer("denoised", observation, method, count, draws, seed)
+    task.infer(results.DENOISED, observation, method, count, draws, seed)
 
 
 @app.command()
@@ -134,7 +135,7 @@ def inpaint(
         raise UserError(f"nothing would be visible: {error}") from error
     if observation.mask.all():
         raise UserError("nothing would be hidden: give a larger --share, or a --mask that is False somewhere")
-    task.infer("inpainted", observation, method, count, draws, seed, hidden=~observation.mask)
+    task.infer(results.INPAINTED, observation, method, count, draws, seed, hidden=~observation.mask)
 
 
 @app.command()
@@ -162,7 +163,7 @@ def upscale(
         observation = BlockMeans(task.trained.config.event_shape, factor, error)
     except ValueError as fault:
         raise UserError(str(fault)) from fault
-    task.infer("upscaled", observation, method, count, draws, seed, observed_shape=observation.observed_shape)
+    task.infer(results.UPSCALED, observation, method, count, draws, seed, observed_shape=observation.observed_shape)
 
 
 class _Task:

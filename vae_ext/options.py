@@ -103,7 +103,9 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"unknown device {name!r}: expected cpu, cuda or cuda:N")
     if device.type == "cuda" and _native.load().build_info()["cuda"] is None:
-        raise UserError(f"--device {name}: vae_ext was built without CUDA: use --device cpu, or rebuild it with BUILD_CUDA=1")
+        raise UserError(
+            f"--device {name}: vae_ext was built without CUDA: use --device cpu, or rebuild it with BUILD_CUDA=1"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs: use --device cpu")
     return device

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from torch import Tensor
 
+from vae_ext import results
 from vae_ext.aevb import explore
 from vae_ext.aevb.models import AutoEncoder
 from vae_ext.datasets import Dataset
@@ -25,15 +26,15 @@ if TYPE_CHECKING:
     from vae_ext.aevb.run_directory import Record
     from vae_ext.aevb.trainer import Trainer
 
-SAMPLES, RECONSTRUCTIONS, MANIFOLD_SIDE = 144, 48, 20
-SHOWN_COLUMNS = 12
+SAMPLES, RECONSTRUCTIONS, INTERPOLATIONS, UNCERTAIN, MANIFOLD_SIDE = 144, 48, 10, 16, 20
+SAMPLE_COLUMNS, RECONSTRUCTION_COLUMNS = 12, 16
 UNSEEN = "#8fa8c8"
 PICTURE_SHAPES = "[H, W], [H, W, 1] or [H, W, 3]"
 
 
 def draw_run(trainer: Trainer, records: Sequence[Record], folder: Path) -> None:
     """The learning curve and, where datapoints are pictures, those of the model."""
-    learning_curve(records, trainer.dataset, folder / "learning_curve.png")
+    learning_curve(records, trainer.dataset, folder / f"{results.LEARNING_CURVE}.png")
     if drawable(trainer.dataset.event_shape):
         draw_model(trainer.model, trainer.dataset, trainer.held_out, folder)
 
@@ -41,11 +42,12 @@ def draw_run(trainer: Trainer, records: Sequence[Record], folder: Path) -> None:
 def draw_model(model: AutoEncoder, dataset: Dataset, rows: Tensor, folder: Path) -> None:
     """Samples, reconstructions of the first of `rows`, stored as the dataset stores them, and a 2-d manifold."""
     about = dataset.event_shape, dataset.name
-    samples(explore.sample(model, SAMPLES, torch.Generator().manual_seed(0)), *about, folder / "samples.png")
+    drawn = explore.sample(model, SAMPLES, torch.Generator().manual_seed(0))
+    samples(drawn, *about, folder / f"{results.SAMPLES}.png")
     x = dataset.decode(rows[:RECONSTRUCTIONS])
-    reconstructions(explore.reconstruct(model, x), *about, folder / "reconstructions.png")
+    reconstructions(explore.reconstruct(model, x), *about, folder / f"{results.RECONSTRUCTIONS}.png")
     if model.latent_dim == 2:
-        manifold(explore.manifold(model, MANIFOLD_SIDE), (0, 1), *about, folder / "manifold.png")
+        manifold(explore.manifold(model, MANIFOLD_SIDE), (0, 1), *about, folder / f"{results.MANIFOLD}.png")
 
 
 def drawable(event_shape: Sequence[int]) -> bool:
@@ -53,10 +55,10 @@ def drawable(event_shape: Sequence[int]) -> bool:
     return len(event_shape) == 2 or (len(event_shape) == 3 and event_shape[2] in (1, 3))
 
 
-def samples(samples: explore.Samples, event_shape: Sequence[int], name: str, path: Path) -> None:
+def samples(drawn: explore.Samples, event_shape: Sequence[int], name: str, path: Path) -> None:
     """The means of p(x given z) for z from the prior, as many as fit."""
-    shown = samples.mean[:SAMPLES]
-    columns = min(SHOWN_COLUMNS, math.ceil(math.sqrt(len(shown))))
+    shown = drawn.mean[:SAMPLES]
+    columns = min(SAMPLE_COLUMNS, math.ceil(math.sqrt(len(shown))))
     images = _images(shown, event_shape)
     width = max(4.5, columns / 2)
     figure = new_figure(width, width * _aspect(images, columns) + 0.5)
@@ -65,17 +67,10 @@ def samples(samples: explore.Samples, event_shape: Sequence[int], name: str, pat
     figure.savefig(path, dpi=DPI)
 
 
-def reconstructions(
-    reconstructions: explore.Reconstructions,
-    event_shape: Sequence[int],
-    name: str,
-    path: Path,
-    columns: int = 16,
-    pairs: int = 3,
-) -> None:
+def reconstructions(reconstructed: explore.Reconstructions, event_shape: Sequence[int], name: str, path: Path) -> None:
     """Datapoints over the mean of p(x given z) at the mean z of q(z given x), as many as fit."""
-    x, mean = (rows[: columns * pairs] for rows in reconstructions)
-    columns = min(columns, len(x))
+    x, mean = (rows[:RECONSTRUCTIONS] for rows in reconstructed)
+    columns = min(RECONSTRUCTION_COLUMNS, len(x))
     images = _images(torch.stack([x, mean]), event_shape)
     rows = math.ceil(len(x) / columns)
     figure = new_figure(
@@ -90,11 +85,9 @@ def reconstructions(
     figure.savefig(path, dpi=DPI)
 
 
-def interpolations(
-    interpolations: explore.Interpolations, event_shape: Sequence[int], name: str, path: Path, most: int = 10
-) -> None:
+def interpolations(lines: explore.Interpolations, event_shape: Sequence[int], name: str, path: Path) -> None:
     """Each row from one datapoint to another: the two themselves, and between them the decoder along the line."""
-    first, second, _, mean = (rows[:most] for rows in interpolations)
+    first, second, _, mean = (rows[:INTERPOLATIONS] for rows in lines)
     steps = mean.shape[1]
     images = _images(torch.cat([first.unsqueeze(1), mean, second.unsqueeze(1)], dim=1), event_shape)
     blank = np.ones_like(images[:, :1])
@@ -109,29 +102,21 @@ def interpolations(
     figure.savefig(path, dpi=DPI)
 
 
-def inferred(
-    inferred: Inferred,
-    x: Tensor,
-    seen: Tensor,
-    event_shape: Sequence[int],
-    name: str,
-    path: Path,
-    most: int = 16,
-) -> None:
+def inferred(found: Inferred, x: Tensor, seen: Tensor, event_shape: Sequence[int], name: str, path: Path) -> None:
     """Datapoints, what was seen of them (NaN: nothing), encoder and decoder alone, what was inferred, and its std."""
-    means = {"original": x, "observed": seen, "encoder, decoder": inferred.baseline, "inferred": inferred.mean}
+    means = {"original": x, "observed": seen, "encoder, decoder": found.baseline, "inferred": found.mean}
     title = f"{title_of(name)}: mean of $p(x\\,|\\,z)$ over $z$ given what is observed"
-    _with_uncertainty(means, {"uncertainty": inferred.std}, event_shape, title, path, most)
+    _with_uncertainty(means, {"uncertainty": found.std}, event_shape, title, path)
 
 
 def weight_uncertainty(
-    by_size: Mapping[int, Prediction], x: Tensor, event_shape: Sequence[int], name: str, path: Path, most: int = 16
+    by_size: Mapping[int, Prediction], x: Tensor, event_shape: Sequence[int], name: str, path: Path
 ) -> None:
     """Datapoints, their reconstructions by models of so many datapoints, and what the weights leave open of these."""
     means = {f"from {size:,}": prediction.mean for size, prediction in by_size.items()}
     stds = {f"weights, {size:,}": prediction.std for size, prediction in by_size.items()}
     title = f"{title_of(name)}: reconstructions by full VB from $N$ datapoints, and their std over weights"
-    _with_uncertainty({"original": x, **means}, stds, event_shape, title, path, most)
+    _with_uncertainty({"original": x, **means}, stds, event_shape, title, path)
 
 
 def _with_uncertainty(
@@ -140,14 +125,13 @@ def _with_uncertainty(
     event_shape: Sequence[int],
     title: str,
     path: Path,
-    most: int,
 ) -> None:
     """A row of pictures for each name: on the scale of the first, and standard deviations on one of their own."""
-    x = next(iter(means.values()))[:most]
+    x = next(iter(means.values()))[:UNCERTAIN]
     low, high = min(0.0, x.min().item()), max(1.0, x.max().item())
-    largest = max(torch.finfo(torch.float32).tiny, *(std[:most].max().item() for std in stds.values()))
-    rows = [_coloured(values[:most], event_shape, low, high) for values in means.values()]
-    rows += [_coloured(values[:most], event_shape, 0.0, largest, "inferno") for values in stds.values()]
+    largest = max(torch.finfo(torch.float32).tiny, *(std[:UNCERTAIN].max().item() for std in stds.values()))
+    rows = [_coloured(values[:UNCERTAIN], event_shape, low, high) for values in means.values()]
+    rows += [_coloured(values[:UNCERTAIN], event_shape, 0.0, largest, "inferno") for values in stds.values()]
     columns, cells = len(x), np.concatenate(rows)
     width = max(4.5, 0.6 * columns)
     figure = new_figure(width + 1.6, width * _aspect(cells, columns) + 0.5)
@@ -160,11 +144,11 @@ def _with_uncertainty(
 
 
 def manifold(
-    manifold: explore.Manifold, latents: Sequence[int], event_shape: Sequence[int], name: str, path: Path
+    plane: explore.Manifold, latents: Sequence[int], event_shape: Sequence[int], name: str, path: Path
 ) -> None:
     """The mean of p(x given z) over the plane of two latent variables, as in figure 4 of the paper."""
-    side = len(manifold.coordinates)
-    images = _images(manifold.mean.flatten(0, 1), event_shape)
+    side = len(plane.coordinates)
+    images = _images(plane.mean.flatten(0, 1), event_shape)
     aspect = _aspect(images, side)
     figure = new_figure(7 / max(1, aspect**0.5), 7 * max(1, aspect**0.5) + 0.2)
     axes = figure.subplots()

@@ -31,9 +31,7 @@ def check_range(choices: ModelChoices, dataset: Dataset) -> None:
         why, remedy = "a Bernoulli likelihood is of values in [0, 1]", "a Gaussian likelihood of linear mean"
     else:
         why, remedy = "the mean of the Gaussian decoder is a sigmoid, in [0, 1]", "a linear mean"
-    raise UserError(
-        f"{dataset.name} holds values from {low:g} to {high:g}, but {why}: rescale them, or train a model with {remedy}"
-    )
+    raise _out_of_range(dataset, why, remedy)
 
 
 def check_support(model: AutoEncoder, dataset: Dataset) -> None:
@@ -42,8 +40,12 @@ def check_support(model: AutoEncoder, dataset: Dataset) -> None:
         check_range(model.config, dataset)
     (least, greatest), (low, high) = model.likelihood.support, dataset.range
     if low < least or high > greatest:
-        name = type(model.likelihood).__name__
-        raise UserError(
-            f"{dataset.name} holds values from {low:g} to {high:g}, but {name} is of values in"
-            f" [{least:g}, {greatest:g}]: rescale them, or train a model with another likelihood"
-        )
+        why = f"{type(model.likelihood).__name__} is of values in [{least:g}, {greatest:g}]"
+        raise _out_of_range(dataset, why, "another likelihood")
+
+
+def _out_of_range(dataset: Dataset, why: str, remedy: str) -> UserError:
+    low, high = dataset.range
+    return UserError(
+        f"{dataset.name} holds values from {low:g} to {high:g}, but {why}: rescale them, or train a model with {remedy}"
+    )

@@ -116,10 +116,8 @@ def train(
         directory.save_checkpoint(trainer, progress)
     for target in record_points(trainer.config.samples, trainer.config.batch_size)[progress.records :]:
         _advance(trainer, target, directory, display, clock)
-        tally = trainer.read_tally()
         seconds = clock.seconds()
-        train_bound = tally.mean_bound_since(directory.progress.recorded)
-        record = Record(tally.samples, train_bound, trainer.held_out_bound(), round(seconds, 3))
+        tally, record = record_now(trainer, directory.progress.recorded, seconds)
         _require_finite(trainer, directory, record.train_bound, record.test_bound)
         if team.is_first:
             directory.append_record(record)
@@ -131,6 +129,14 @@ def train(
         display.recorded(record)
         records.append(record)
     return records
+
+
+def record_now(trainer: Trainer, since: Tally, seconds: float) -> tuple[Tally, Record]:
+    """The tally, and the record of it and of the held-out bound, with the mean training bound since another tally."""
+    tally = trainer.read_tally()
+    return tally, Record(
+        tally.samples, tally.mean_bound_since(since), trainer.held_out_bound(), seconds=round(seconds, 3)
+    )
 
 
 def _check_directory(trainer: Trainer, directory: RunDirectory) -> None:

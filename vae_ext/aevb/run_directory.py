@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vae_ext import results
 from vae_ext.aevb.checkpoint import Checkpoint, Progress, RunOptions, load_trainer_state, save_checkpoint
 from vae_ext.aevb.distributed import Team
 from vae_ext.aevb.trainer import Trainer
@@ -21,14 +22,6 @@ from vae_ext.files import write_atomically
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
-PICTURES = ("learning_curve.png", "samples.png", "reconstructions.png", "manifold.png")
-# What the commands on a trained model add.
-RESULTS = (
-    *(f"{stem}.npz" for stem in ("samples", "codes", "reconstructions", "interpolations", "manifold", "marginal")),
-    *("codes.png", "interpolations.png", "gradient_variance.json", "gradient_variance.png"),
-    *(f"{stem}.{kind}" for stem in ("denoised", "inpainted", "upscaled") for kind in ("npz", "png")),
-    *("full_vb.json", "full_vb.npz", "full_vb.png", "full_vb_uncertainty.png"),
-)
 TENSORBOARD = "tensorboard"
 
 
@@ -86,7 +79,7 @@ class RunDirectory:
 
     def _move_earlier_run_aside(self) -> Path | None:
         # The checkpoint first, so that what is left of a run never seems to be a whole one.
-        names = (CHECKPOINT, METRICS, SUMMARY, *PICTURES, *RESULTS, TENSORBOARD)
+        names = (CHECKPOINT, METRICS, SUMMARY, *results.FILES, TENSORBOARD)
         files = [self.path / name for name in names]
         files = [file for file in files if file.exists()]
         if not files:
