@@ -59,6 +59,7 @@ VAE_EXT_INLINE uint32_t as_uint(int32_t a) { return static_cast<uint32_t>(a); }
 VAE_EXT_INLINE float greater_of(float a, float b) { return a > b ? a : b; }
 VAE_EXT_INLINE double greater_of(double a, double b) { return a > b ? a : b; }
 VAE_EXT_INLINE float lesser_of(float a, float b) { return a < b ? a : b; }
+VAE_EXT_INLINE double lesser_of(double a, double b) { return a < b ? a : b; }
 VAE_EXT_INLINE uint32_t pair_words(uint32_t a) { return a; }
 VAE_EXT_INLINE uint32_t unpair_words(uint32_t a) { return a; }
 VAE_EXT_INLINE void mul_wide(uint32_t a, uint32_t b, uint32_t* high, uint32_t* low) {
