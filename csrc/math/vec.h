@@ -7,16 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-// Forced inline, so that no object compiled for one instruction set exports code that the linker could share with
-// another (docs/design.md, The CPU path).
-#define VAE_EXT_HOST_INLINE inline __attribute__((always_inline))
-#if defined(__CUDACC__)
-#define VAE_EXT_INLINE __host__ __device__ __forceinline__
-#else
-#define VAE_EXT_INLINE VAE_EXT_HOST_INLINE
-#endif
-// For what is large and called from many places; in unnamed namespaces or static only.
-#define VAE_EXT_NOINLINE __attribute__((noinline, unused))
+#include "inline.h"
 
 #if !defined(__CUDACC__) && (defined(__AVX512F__) || defined(__AVX2__))
 #include <immintrin.h>
@@ -69,7 +60,14 @@ VAE_EXT_INLINE void mul_wide(uint32_t a, uint32_t b, uint32_t* high, uint32_t* l
   *low = static_cast<uint32_t>(product);
 }
 
-// bfloat16 and IEEE binary16. Both round to nearest even and keep a NaN a quiet NaN.
+// bfloat16 and IEEE binary16, as they are stored.
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+// Both round to nearest even and keep a NaN a quiet NaN.
 VAE_EXT_INLINE float bfloat16_to_float(uint16_t b) { return bits_float(static_cast<uint32_t>(b) << 16); }
 VAE_EXT_INLINE uint16_t float_to_bfloat16(float a) {
   const uint32_t bits = float_bits(a);

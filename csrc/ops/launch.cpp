@@ -5,6 +5,8 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
+
 #include "../cpu/dispatch.h"
 
 namespace vae_ext {
@@ -16,8 +18,6 @@ using cpu::kSegment;
 constexpr int64_t kGrainElements = 8192;
 // Elements that stay in a core's own cache between two kernels.
 constexpr int64_t kCachedElements = 65536;
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How many units are worth a thread, when one has `elements`.
 int64_t grain(int64_t elements) { return std::max<int64_t>(1, kGrainElements / std::max<int64_t>(1, elements)); }
