@@ -312,12 +312,13 @@ VAE_EXT_INLINE Vec<float> fill_rest(const Vec<float>& a, int count, float fill) 
   return select(load(lanes) < Vec<int32_t>(count), a, Vec<float>(fill));
 }
 
-// A store of whole cache lines that does not read them first nor keep them, where the machine has one; then
-// finish_past_cache() before another thread may look. p must be aligned.
+// To a cache line.
 template <class T>
 VAE_EXT_INLINE bool is_aligned(const T* p) {
   return reinterpret_cast<uintptr_t>(p) % 64 == 0;
 }
+// A store of whole cache lines that does not read them first nor keep them, where the machine has one; then
+// finish_past_cache() before another thread may look. p must be aligned.
 template <class T>
 VAE_EXT_INLINE void store_past_cache(T* p, const Vec<T>& a) {
 #if defined(__AVX512F__)

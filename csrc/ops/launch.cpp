@@ -35,7 +35,7 @@ Tensor empty_sums(const Layout& layout, std::optional<int64_t> samples) {
 }
 
 // The parts that long rows are summed in. The kernel leaves a double for each part of each sum in a workspace, where
-// there is more than one, and they are added up in order.
+// there is more than one, and they are added up: in order on the CPU, in that of sum_spans on a device.
 class Spans {
  public:
   // `out` is the output of `problem` for `sums`.
@@ -206,7 +206,6 @@ void sum_event(const Tensor& values, const Tensor& result) {
     return;
   }
   Problem problem;
-  problem.wide = values.scalar_type() == at::kDouble;
   problem.rows.event = values.numel();
   problem.in[0].data = values.mutable_data_ptr();
   problem.in[0].dtype = dtype_of(values);
