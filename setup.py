@@ -1,8 +1,6 @@
 """Finds torch, decides CUDA, runs CMake; everything else is in pyproject.toml and CMakeLists.txt."""
 
-import hashlib
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -42,7 +40,7 @@ def decide_cuda(torch) -> CudaDecision:
 
 
 def cmake_options(torch, cuda: bool) -> list[str]:
-    """Everything that decides what CMake builds."""
+    """What CMake is told on its command line."""
     build_config.check_python_headers(sysconfig.get_path("include"))
     compiler = build_config.find_compiler(os.environ)
     options = [
@@ -59,7 +57,7 @@ def cmake_options(torch, cuda: bool) -> list[str]:
 
 
 def build_native() -> Path:
-    """Configures and builds in a folder of this configuration's own, so that no cache is ever stale."""
+    """Configures and builds in a folder of this configuration's own, so that no cache is stale."""
     torch = import_torch()
     decision = decide_cuda(torch)
     print(f"vae_ext: building for {'CUDA' if decision.enabled else 'CPU'}: {decision.reason}.", flush=True)
@@ -67,8 +65,10 @@ def build_native() -> Path:
     if cmake is None:
         raise BuildError("cmake was not found: install it with `pip install cmake`.")
     options = cmake_options(torch, decision.enabled)
-    digest = hashlib.sha256(repr([platform.machine(), *options]).encode()).hexdigest()[:8]
-    folder = ROOT / "build" / f"{sys.implementation.cache_tag}-{digest}"
+    compilers = [build_config.find_compiler(os.environ)]
+    if decision.enabled:
+        compilers.append(build_config.find_nvcc(os.environ))
+    folder = ROOT / "build" / build_config.folder_name(options, os.environ, compilers)
     jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
     try:
         configure = [cmake, "--log-level=WARNING", f"-S{ROOT}", f"-B{folder}", *options]

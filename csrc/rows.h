@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "math/inline.h"
 #include "math/scale_kind.h"
 #include "math/standard_kind.h"
 
@@ -13,6 +14,7 @@ enum class DType : int8_t { f32, f64, bf16, f16, u8 };
 
 // After coalescing; more means that many batch dims that no two operands traverse alike.
 constexpr int kMaxDims = 8;
+// Of a formula; epsilon, which kernels draw themselves, is no operand.
 constexpr int kMaxInputs = 5, kMaxOutputs = 4;
 
 struct Operand {
@@ -61,5 +63,8 @@ struct Problem {
   // A row's sum s becomes factor * s + constant.
   double factor = 1.0, constant = 0.0;
 };
+
+// How many parts of `size` it takes for `count` elements or rows.
+VAE_EXT_INLINE constexpr int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 }  // namespace vae_ext

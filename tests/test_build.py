@@ -22,6 +22,7 @@ from build_config import (
     default_arch_list,
     find_compiler,
     find_nvcc,
+    folder_name,
     nvcc_version,
 )
 
@@ -135,6 +136,17 @@ def test_cmake_is_told_the_architectures_that_were_asked_for(tmp_path: Path) -> 
     assert "-DCMAKE_CUDA_ARCHITECTURES=80-real;90-real;90-virtual" in cuda_options(at_home, "g++")
     wish = at_home | {"TORCH_CUDA_ARCH_LIST": "9.0a"}
     assert "-DCMAKE_CUDA_ARCHITECTURES=90a-real" in cuda_options(wish, "g++")
+
+
+def test_other_options_flags_and_compilers_have_another_build_folder(tmp_path: Path) -> None:
+    compiler = executable(tmp_path / "g++", prints="g++ 12.2.0")
+    name = folder_name(["-DA=1"], {}, [str(compiler)])
+    assert folder_name(["-DA=1"], {"HOME": "/root"}, [str(compiler)]) == name
+    names = {name, folder_name(["-DA=2"], {}, [str(compiler)])}
+    names |= {folder_name(["-DA=1"], {flags: "-O1"}, [str(compiler)]) for flags in ("CXXFLAGS", "CUDAFLAGS", "LDFLAGS")}
+    executable(compiler, prints="g++ 13.1.0")
+    names.add(folder_name(["-DA=1"], {}, [str(compiler)]))
+    assert len(names) == 6
 
 
 @pytest.mark.parametrize(

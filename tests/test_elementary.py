@@ -168,7 +168,7 @@ def test_error_is_below_the_bound_stated(name: str) -> None:
 
 @pytest.mark.parametrize(("kind", "bound"), [("var", 7.5), ("std", 4.1)])
 def test_the_kl_of_a_variance_ratio_near_and_far_from_one(kind: ScaleKind, bound: float) -> None:
-    """minus_log_ratio, through the KL of a datapoint of one element."""
+    """minus_log_quotient, through the KL of a datapoint of one element."""
     for x in (neighbourhoods(), *sweep(SWEEP_STRIDE * 16)):
         scale = x[(x > 0) & (x < 1e19)]  # a std's square overflows beyond
         wide = scale.astype(np.float64)

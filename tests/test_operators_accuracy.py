@@ -82,6 +82,19 @@ def _exact_log_var_term(scale: float, kind: str) -> mpmath.mpf:
         return mpmath.expm1(v) - v
 
 
+@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 80.0), (torch.float64, 700.0)], ids=str)
+@pytest.mark.parametrize("kind", SCALE_KINDS)
+def test_kl_of_scales_whose_ratio_is_out_of_range(kind: ScaleKind, dtype: torch.dtype, far: float) -> None:
+    """Too large, it makes the KL infinite; too small, (r - 1 - log r) / 2 is far from it."""
+    logarithm = torch.tensor([[far], [-far]], dtype=dtype)
+    scale, prior = (value if kind.startswith("log") else value.exp() for value in (logarithm, -logarithm))
+    arguments: dict[str, Any] = {kind: scale, f"prior_{kind}": prior}
+    infinite, finite = vae_ext.normal_kl(torch.zeros_like(scale), **arguments).tolist()
+    assert infinite == math.inf
+    log_ratio = far * (4 if "std" in kind else 2)
+    assert finite == pytest.approx((log_ratio - 1) / 2, rel=1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 15, 64, 784, 5000])
 @pytest.mark.parametrize("logit", [17.0, 25.0, 60.0])
 def test_saturated_bernoulli_keeps_what_is_left(size: int, logit: float) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import vae_ext
 from tests.cases import NOISY, Case, as_tuple, case_of, cotangents
 from tests.memory import peak_bytes
 
@@ -79,3 +80,17 @@ def test_the_gradient_of_a_sum_is_not_written_out() -> None:
     (z,) = as_tuple(case.ours(**kwargs))
     peak, (gradient,) = peak_bytes(lambda: torch.autograd.grad(z, kwargs["log_var"], torch.ones(()).expand_as(z)))
     assert peak <= gradient.nbytes + SLACK
+
+
+def test_an_event_that_is_not_dense_is_copied_once_for_all_samples() -> None:
+    logits, x = torch.randn(4, 128, 784), torch.rand(128, 2 * 784)[:, ::2]
+    peak, result = peak_bytes(lambda: vae_ext.bernoulli_log_prob(logits, x.expand(4, -1, -1)))
+    assert peak <= result.nbytes + x.numel() * x.itemsize + SLACK
+
+
+def test_a_gradient_in_another_memory_format_is_copied_once_for_all_samples() -> None:
+    mean, log_var = (torch.randn(64, 16, 8, 8, requires_grad=True) for _ in range(2))
+    z = vae_ext.normal_rsample(mean, log_var, 4)
+    grad = torch.randn(64, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+    peak, (gradient,) = peak_bytes(lambda: torch.autograd.grad(z, log_var, grad.expand_as(z)))
+    assert peak <= gradient.nbytes + grad.nbytes + SLACK

@@ -189,13 +189,23 @@ def test_inputs_are_left_as_they_were(operator: str) -> None:
 
 @pytest.mark.parametrize("operator", NOISY)
 @pytest.mark.parametrize("num_samples", [None, 2])
-def test_an_empty_event_that_is_expanded(operator: str, num_samples: int | None) -> None:
-    empty = torch.zeros(1, 0).expand(3, 0).requires_grad_()
+@pytest.mark.parametrize("shape", [(1, 0), (1,)])
+def test_an_empty_event_that_is_expanded(operator: str, num_samples: int | None, shape: tuple[int, ...]) -> None:
+    empty = torch.zeros(shape).expand(3, 0).requires_grad_()
     case = case_of(operator, (3, 0), num_samples=num_samples)
     outputs = as_tuple(case.ours(**case.make() | dict.fromkeys(case.differentiable, empty)))
     assert outputs[0].shape == ((3, 0) if num_samples is None else (2, 3, 0))
     assert all(not output.any() for output in outputs)
     torch.stack([output.sum() for output in outputs]).sum().backward()
+
+
+@pytest.mark.parametrize("operator", ["normal_kl", "bernoulli_log_prob", "normal_log_prob"])
+def test_sums_over_an_empty_event_that_is_expanded(operator: str) -> None:
+    empty = torch.zeros(1).expand(3, 0).requires_grad_()
+    arguments = [empty] * (3 if operator == "normal_log_prob" else 2)
+    result = getattr(vae_ext, operator)(*arguments)
+    assert torch.equal(result, torch.zeros(3))
+    result.sum().backward()
 
 
 def test_one_number_for_every_event_is_not_written_out() -> None:

@@ -5,17 +5,22 @@ Nothing here imports torch or has side effects, so that every decision can be te
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MIN_GCC = 11
 MIN_CLANG = 14
+# What CMake reads of the environment when it first configures a folder, and keeps from then on.
+KEPT_FLAGS = ("CXXFLAGS", "CUDAFLAGS", "LDFLAGS")
 INSTALL_COMPILER = "install g++ (Debian, Ubuntu: apt install g++) or name one with the variable CXX"
 
 
@@ -41,9 +46,13 @@ def find_compiler(env: Mapping[str, str]) -> str:
     compiler = next(filter(None, (shutil.which(name, path=env.get("PATH")) for name in names)), None)
     if compiler is None:
         raise BuildError(f"No C++ compiler was found ({', '.join(names)}): {INSTALL_COMPILER}.")
-    banner = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
-    check_compiler(compiler, banner)
+    check_compiler(compiler, banner_of(compiler))
     return compiler
+
+
+def banner_of(compiler: str) -> str:
+    """What a compiler says of its version."""
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
 
 
 def check_compiler(compiler: str, banner: str) -> None:
@@ -70,8 +79,7 @@ def find_nvcc(env: Mapping[str, str]) -> str | None:
 
 def nvcc_version(nvcc: str) -> str:
     """The toolkit's version as "major.minor"."""
-    output = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    release = re.search(r"release (\d+\.\d+)", output)
+    release = re.search(r"release (\d+\.\d+)", banner_of(nvcc))
     if release is None:
         raise BuildError(f"{nvcc} --version names no CUDA release: set CUDA_HOME to a working CUDA toolkit.")
     return release[1]
@@ -149,3 +157,14 @@ def cuda_obstacle(torch_version: str, torch_cuda: str | None, nvcc: str | None) 
             f"(set CUDA_HOME to a CUDA {torch_cuda} toolkit, or install a torch for CUDA {nvcc})"
         )
     return None
+
+
+def folder_name(options: Sequence[str], env: Mapping[str, str], compilers: Sequence[str]) -> str:
+    """The build folder of this configuration: another one for whatever would leave objects of an old one stale.
+
+    That is CMake's options, the flags that it keeps, and what is now at the compilers' paths.
+    """
+    configuration = [platform.machine(), *options, *(env.get(name, "") for name in KEPT_FLAGS)]
+    configuration += map(banner_of, compilers)
+    digest = hashlib.sha256(repr(configuration).encode()).hexdigest()[:8]
+    return f"{sys.implementation.cache_tag}-{digest}"

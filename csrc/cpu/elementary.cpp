@@ -28,19 +28,23 @@ VAE_EXT_INLINE V evaluate(Elementary function, V x) {
   return x;
 }
 
+void evaluate_scalars(Elementary function, const float* in, float* out, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = evaluate(function, in[i]);
+}
+
+void evaluate_vectors(Elementary function, const float* in, float* out, int64_t count) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(out + i, evaluate(function, load(in + i)));
+  if (i == count) return;
+  const int rest = static_cast<int>(count - i);
+  store_partial(out + i, evaluate(function, load_partial(in + i, rest, 0.0f)), rest);
+}
+
 }  // namespace
 
 template <>
 void elementary<VAE_EXT_ISA>(Elementary function, bool scalar, const float* in, float* out, int64_t count) {
-  for (int64_t i = 0; scalar && i < count; ++i) out[i] = evaluate(function, in[i]);
-  for (int64_t i = 0; !scalar && i < count; i += kLanes) {
-    const int n = count - i < kLanes ? static_cast<int>(count - i) : kLanes;
-    if (n == kLanes) {
-      store(out + i, evaluate(function, load(in + i)));
-    } else {
-      store_partial(out + i, evaluate(function, load_partial(in + i, n, 0.0f)), n);
-    }
-  }
+  scalar ? evaluate_scalars(function, in, out, count) : evaluate_vectors(function, in, out, count);
 }
 
 }  // namespace vae_ext::cpu

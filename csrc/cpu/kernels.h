@@ -71,20 +71,22 @@ struct Kernels {
 
 template <class Isa>
 constexpr Kernels kernels_for(const char* name) {
-  return {name,
-          &bernoulli_log_prob<Isa>,
-          &normal_log_prob<Isa>,
-          &normal_kl<Isa>,
-          &normal_log_ratio<Isa>,
-          &bernoulli_log_prob_backward<Isa>,
-          &normal_log_prob_backward<Isa>,
-          &normal_kl_backward<Isa>,
-          &normal_rsample<Isa>,
-          &normal_rsample_backward<Isa>,
-          &normal_rsample_kl_backward<Isa>,
-          &normal_log_ratio_backward<Isa>,
-          &sum_replicas<Isa>,
-          &elementary<Isa>};
+  return {
+      .name = name,
+      .bernoulli_log_prob = &bernoulli_log_prob<Isa>,
+      .normal_log_prob = &normal_log_prob<Isa>,
+      .normal_kl = &normal_kl<Isa>,
+      .normal_log_ratio = &normal_log_ratio<Isa>,
+      .bernoulli_log_prob_backward = &bernoulli_log_prob_backward<Isa>,
+      .normal_log_prob_backward = &normal_log_prob_backward<Isa>,
+      .normal_kl_backward = &normal_kl_backward<Isa>,
+      .normal_rsample = &normal_rsample<Isa>,
+      .normal_rsample_backward = &normal_rsample_backward<Isa>,
+      .normal_rsample_kl_backward = &normal_rsample_kl_backward<Isa>,
+      .normal_log_ratio_backward = &normal_log_ratio_backward<Isa>,
+      .sum_replicas = &sum_replicas<Isa>,
+      .elementary = &elementary<Isa>,
+  };
 }
 
 }  // namespace vae_ext::cpu

@@ -9,11 +9,11 @@ namespace {
 
 template <class Formula, class A>
 VAE_EXT_INLINE void apply_segment(const char* const* in, const typename A::Compute* row_value,
-                                  typename A::Compute* const* out, int64_t n, bool stream) {
+                                  typename A::Compute* const* out, int64_t n, bool past_cache) {
   using C = typename A::Compute;
   using V = Vec<C>;
   const V row(row_value ? *row_value : C(0));
-  for (int o = 0; o < Formula::kOutputs; ++o) stream = stream && is_aligned(out[o]);
+  for (int o = 0; o < Formula::kOutputs; ++o) past_cache = past_cache && is_aligned(out[o]);
   Vectors<A, Formula::kInputs> vectors(in, n);
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
@@ -21,7 +21,7 @@ VAE_EXT_INLINE void apply_segment(const char* const* in, const typename A::Compu
     vectors.next(j, v);
     Formula::apply(v, &row, r);
     for (int o = 0; o < Formula::kOutputs; ++o)
-      if (out[o]) stream ? store_past_cache(out[o] + j, r[o]) : store(out[o] + j, r[o]);
+      if (out[o]) past_cache ? store_past_cache(out[o] + j, r[o]) : store(out[o] + j, r[o]);
   }
   if (j == n) return;
   const int rest = static_cast<int>(n - j);
@@ -91,8 +91,8 @@ class RowMap {
 
  private:
   void run_units(int64_t begin, int64_t end) {
-    const int64_t event = p_.rows.event, segments = (event + kSegment - 1) / kSegment;
-    const int64_t chunks = (replicas_ + kReplicaChunk - 1) / kReplicaChunk;
+    const int64_t event = p_.rows.event, segments = divide_up(event, kSegment);
+    const int64_t chunks = divide_up(replicas_, kReplicaChunk);
     int64_t kept_rows = 1;
     for (int d = 0; d < p_.rows.dims - p_.rows.reduced_dims; ++d) kept_rows *= p_.rows.size[d];
     for (int64_t unit = begin; unit < end; ++unit) {
@@ -123,11 +123,11 @@ class RowMap {
   }
 
   static VAE_EXT_INLINE void apply(int64_t sample, const char* const* in, const C* row_value, C* const* out, int64_t n,
-                                   bool stream) {
-    if constexpr (LaterOf<Formula>::kDiffers) {
-      if (sample > 0) return apply_segment<typename Formula::Later, Read>(in, row_value, out, n, stream);
+                                   bool past_cache) {
+    if constexpr (kHasLater<Formula>) {
+      if (sample > 0) return apply_segment<typename Formula::Later, Read>(in, row_value, out, n, past_cache);
     }
-    apply_segment<Formula, Read>(in, row_value, out, n, stream);
+    apply_segment<Formula, Read>(in, row_value, out, n, past_cache);
   }
 
   // Of n elements from j on of a row, or of as many rows as make n elements.
@@ -137,17 +137,17 @@ class RowMap {
     if constexpr (sizeof(C) == sizeof(float)) {
       return reinterpret_cast<const char*>(values);
     } else {
-      widen(values, n, wide_epsilon_);
+      convert(values, n, wide_epsilon_);
       return reinterpret_cast<const char*>(wide_epsilon_);
     }
   }
 
-  void apply_at_walker(int64_t j, int64_t n, C* const* out, bool stream) {
+  void apply_at_walker(int64_t j, int64_t n, C* const* out, bool past_cache) {
     const int64_t* at = walker_.offset();
     const char* in[Formula::kInputs];
     inputs_.view(at, j, n, in);
     if constexpr (kNoise) in[kOperands] = epsilon(at[kRow], at[kSample], j, n, walker_.ahead());
-    apply(at[kSample], in, row_value_at(at), out, n, stream);
+    apply(at[kSample], in, row_value_at(at), out, n, past_cache);
   }
 
   // Rows of one segment each that are read where they stand: along the innermost dim only pointers move.
@@ -283,6 +283,7 @@ class RowMap {
 template <class Formula, bool kNoise, class... Sets>
 void map_rows(const Problem& p, int64_t begin, int64_t end) {
   constexpr int kOperands = Formula::kInputs - (kNoise ? 1 : 0);
+  static_assert(kOperands <= kMaxInputs && Formula::kOutputs <= kMaxOutputs, "a Problem has room for them");
   with_access<Sets...>(p, kOperands,
                        [&](auto access) { RowMap<Formula, decltype(access), kNoise>(p).run(begin, end); });
 }

@@ -2,16 +2,11 @@
 #pragma once
 
 #include "../math/standard.h"
+#include "../noise_key.h"
 #include "segment.h"
 
 namespace vae_ext::cpu {
 namespace {
-
-inline NoiseKey read_key(const Noise& noise) {
-  if (!noise.state) return {};
-  return noise_key(static_cast<uint64_t>(noise.state[0]), static_cast<uint64_t>(noise.state[noise.state_stride]),
-                   noise.stream);
-}
 
 // Of any standard distribution, or of the normal alone.
 template <bool kAnyStandard>
@@ -20,7 +15,7 @@ class NoiseBlock {
   NoiseBlock(const Noise& noise, int64_t event)
       : key_(read_key(noise)),
         first_row_(noise.first_row),
-        groups_(static_cast<uint32_t>((event + 3) / 4)),
+        groups_(static_cast<uint32_t>(divide_up(event, 4))),
         standard_(noise.standard) {
     uint32_t lanes[kLanes];
     store(lanes, group_order());
@@ -51,7 +46,7 @@ class NoiseBlock {
   static_assert(kCapacity >= kSegment && kCapacity % (4 * kLanes) == 0, "a block holds a segment, in whole vectors");
 
   VAE_EXT_NOINLINE void fill(uint32_t row, uint32_t sample, int64_t j, int64_t n, Axis axis, int64_t ahead) {
-    const uint32_t groups = static_cast<uint32_t>((n + 3) / 4);
+    const uint32_t groups = static_cast<uint32_t>(divide_up(n, 4));
     // An event of several segments is drawn one segment at a time.
     const int64_t room = groups == groups_ && axis != Axis::none ? kCapacity / (4 * groups) : 1;
     const int64_t wanted = ahead + 1;

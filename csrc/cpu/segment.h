@@ -7,9 +7,9 @@
 namespace vae_ext::cpu {
 namespace {
 
-template <class C, class From>
-inline void widen(const From* from, int64_t n, C* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<C>(from[i]);
+template <class To, class From>
+inline void convert(const From* from, int64_t n, To* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<To>(from[i]);
 }
 template <class C>
 VAE_EXT_INLINE Vec<float> to_float(const Vec<C>& a) {
@@ -17,7 +17,7 @@ VAE_EXT_INLINE Vec<float> to_float(const Vec<C>& a) {
   C from[kLanes];
   float to[kLanes];
   store(from, a);
-  widen(from, kLanes, to);
+  convert(from, kLanes, to);
   return load(to);
 }
 
@@ -28,11 +28,11 @@ inline void widen_halves(const T* from, int64_t n, C* to) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     store(lanes, load_as<float>(from + i));
-    widen(lanes, kLanes, to + i);
+    convert(lanes, kLanes, to + i);
   }
   if (i == n) return;
   store(lanes, load_partial_as(from + i, static_cast<int>(n - i), 0.0f));
-  widen(lanes, n - i, to + i);
+  convert(lanes, n - i, to + i);
 }
 template <class C, class T>
 inline void narrow_to_halves(const C* from, int64_t n, T* to, bool past_cache) {
@@ -51,15 +51,15 @@ template <class C>
 VAE_EXT_NOINLINE void read_segment(const Operand& operand, int64_t at, int64_t n, C* to) {
   switch (operand.dtype) {
     case DType::f32:
-      return widen(static_cast<const float*>(operand.data) + at, n, to);
+      return convert(static_cast<const float*>(operand.data) + at, n, to);
     case DType::f64:
-      return widen(static_cast<const double*>(operand.data) + at, n, to);
+      return convert(static_cast<const double*>(operand.data) + at, n, to);
     case DType::bf16:
       return widen_halves(static_cast<const bfloat16*>(operand.data) + at, n, to);
     case DType::f16:
       return widen_halves(static_cast<const float16*>(operand.data) + at, n, to);
     case DType::u8:
-      return widen(static_cast<const uint8_t*>(operand.data) + at, n, to);
+      return convert(static_cast<const uint8_t*>(operand.data) + at, n, to);
   }
 }
 
@@ -67,9 +67,9 @@ template <class C>
 VAE_EXT_NOINLINE void write_segment(const Operand& operand, int64_t at, int64_t n, const C* from, bool past_cache) {
   switch (operand.dtype) {
     case DType::f32:
-      return widen(from, n, static_cast<float*>(operand.data) + at);
+      return convert(from, n, static_cast<float*>(operand.data) + at);
     case DType::f64:
-      return widen(from, n, static_cast<double*>(operand.data) + at);
+      return convert(from, n, static_cast<double*>(operand.data) + at);
     case DType::bf16:
       return narrow_to_halves(from, n, static_cast<bfloat16*>(operand.data) + at, past_cache);
     case DType::f16:

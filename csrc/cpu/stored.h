@@ -12,13 +12,6 @@ namespace vae_ext::cpu {
 // Unnamed, here and in the other headers of this folder: what is compiled for an instruction set stays in its object.
 namespace {
 
-struct bfloat16 {
-  uint16_t bits;
-};
-struct float16 {
-  uint16_t bits;
-};
-
 template <class T>
 constexpr DType kDTypeOf = std::is_same_v<T, bfloat16>  ? DType::bf16
                            : std::is_same_v<T, float16> ? DType::f16

@@ -86,7 +86,7 @@ class RowSums {
   }
 
   void run_units(int64_t begin, int64_t end) {
-    const int64_t event = p_.rows.event, spans = event > kSpan ? (event + kSpan - 1) / kSpan : 1;
+    const int64_t event = p_.rows.event, spans = event > kSpan ? divide_up(event, kSpan) : 1;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t row = spans == 1 ? unit : unit / spans;
       const int64_t first = (unit - row * spans) * kSpan;
@@ -120,6 +120,7 @@ class RowSums {
 // Sets: see Floats.
 template <class Term, class... Sets>
 void sum_rows(const Problem& p, int64_t begin, int64_t end) {
+  static_assert(Term::kInputs <= kMaxInputs, "a Problem has room for them");
   with_access<Sets...>(p, Term::kInputs, [&](auto access) { RowSums<Term, decltype(access)>(p).run(begin, end); });
 }
 

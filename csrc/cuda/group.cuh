@@ -15,13 +15,6 @@ constexpr int kMaxThreads = 256;
 // Some waves of blocks on the largest devices; the rows beyond them go round to the same threads.
 constexpr int64_t kMaxBlocks = 16384;
 
-struct bfloat16 {
-  uint16_t bits;
-};
-struct float16 {
-  uint16_t bits;
-};
-
 VAE_EXT_INLINE float widen(float a) { return a; }
 VAE_EXT_INLINE double widen(double a) { return a; }
 VAE_EXT_INLINE float widen(bfloat16 a) { return bfloat16_to_float(a.bits); }
@@ -217,7 +210,6 @@ VAE_EXT_INLINE int64_t divide(int64_t a, int64_t b) {
   if (((a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
   return a / b;
 }
-VAE_EXT_INLINE int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // f(dim, steps) for the way to row `index` of those over dims [first, last), the last of which is the fastest.
 template <class F>

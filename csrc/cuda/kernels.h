@@ -13,7 +13,7 @@ namespace vae_ext::cuda {
 
 using Stream = CUstream_st*;
 
-// Elements of a row that one block sums: longer rows are split, and their parts added in order.
+// Elements of a row that one block sums: longer rows are split, and their parts added by sum_spans.
 constexpr int64_t kSpan = 16384;
 // Replicas that one thread sums where an output is broadcast; the sums of several chunks are added in order. Fewer than
 // on the CPU, since it takes tens of thousands of threads to read at the memory's speed.
@@ -30,12 +30,13 @@ Kernel bernoulli_log_prob, normal_log_prob, normal_kl;
 // above: the KL, of the first sample's row (out[1].stride is zero along the samples), or the log ratio of each sample.
 Kernel normal_rsample_kl, normal_rsample_log_ratio;
 
-// factor * (in[0, 0] + in[0, 1] + ...) + constant of each row of doubles, in that order: the second half of a sum over
-// rows of several spans. rows.event is the number of spans, out[0] of any floating dtype.
+// factor * (in[0, 0] + in[0, 1] + ...) + constant of each row of doubles, in an order that depends on their number
+// alone: the second half of a sum over rows of several spans. rows.event is the number of spans, out[0] of any floating
+// dtype.
 Kernel sum_spans;
 
-// The sum of one dense row of floats, or doubles where the problem is wide, added in double, for a gradient that is one
-// number. in[0] is the row, out[0] of any floating dtype; of several spans as above.
+// The sum of one dense row, added in double, for a gradient that is one number. in[0] is the row, out[0] of any
+// floating dtype; of several spans as above.
 Kernel sum_event;
 
 // Elementwise. Where the last reduced_dims of the rows hold more than kReplicaChunk replicas, the outputs are

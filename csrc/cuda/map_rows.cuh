@@ -11,7 +11,7 @@ namespace vae_ext::cuda {
 
 template <class Formula, class C>
 __device__ __forceinline__ void apply(int64_t sample, const C* in, const C* row_value, C* out) {
-  if constexpr (LaterOf<Formula>::kDiffers) {
+  if constexpr (kHasLater<Formula>) {
     if (sample > 0) return Formula::Later::apply(in, row_value, out);
   }
   Formula::apply(in, row_value, out);
@@ -161,6 +161,7 @@ __global__ void __launch_bounds__(kMaxThreads, (map_blocks_abreast<Formula, Acce
 template <class Formula, bool kNoise = false, bool kData = false>
 void map_rows(const Problem& problem, Stream stream) {
   constexpr int kOperands = Formula::kInputs - (kNoise ? 1 : 0);
+  static_assert(kOperands <= kMaxInputs && Formula::kOutputs <= kMaxOutputs, "a Problem has room for them");
   const Problem p = with_neighbours_sharing(problem, kOperands);
   with_access<kOperands, kData>(p, Formula::kOutputs, [&](auto access) {
     using Access = decltype(access);

@@ -2,15 +2,10 @@
 #pragma once
 
 #include "../math/standard.h"
+#include "../noise_key.h"
 #include "group.cuh"
 
 namespace vae_ext::cuda {
-
-__device__ __forceinline__ NoiseKey read_key(const Noise& noise) {
-  if (!noise.state) return {};
-  return noise_key(static_cast<uint64_t>(noise.state[0]), static_cast<uint64_t>(noise.state[noise.state_stride]),
-                   noise.stream);
-}
 
 // What with_standard calls here: code for host and device can call no lambda of the device.
 struct DrawVariates {
@@ -28,7 +23,7 @@ class NoiseGroups {
   __device__ __forceinline__ NoiseGroups(const Noise& noise, int64_t event)
       : key_(read_key(noise)),
         first_row_(noise.first_row),
-        groups_(static_cast<uint32_t>((event + kGroup - 1) / kGroup)),
+        groups_(static_cast<uint32_t>(divide_up(event, kGroup))),
         standard_(noise.standard) {}
 
   // Normals for elements [j, j + kGroup) of a row and sample.

@@ -153,6 +153,7 @@ void launch_sums(Kernel* kernel, const Problem& p, Stream stream) {
 
 template <class Term, bool kData = false>
 void sum_rows(const Problem& problem, Stream stream) {
+  static_assert(Term::kInputs <= kMaxInputs, "a Problem has room for them");
   const Problem p = with_neighbours_sharing(problem, Term::kInputs);
   with_access<Term::kInputs, kData>(p, 0, [&](auto access) {
     using Access = decltype(access);

@@ -152,11 +152,22 @@ VAE_EXT_INLINE V log1p(V x) {
   return select(absolute(x) < constant<V>(2.98023224e-8f), x, select(x == constant<V>(kInfinity), x, finite));
 }
 
-// t - ln(ratio), where t is ratio - 1 and may be known better than by that subtraction: exact to a few ulp near 1.
+// ln(a / b) for positive a and b, even where a / b would underflow; where it overflows, that of the largest number.
 template <class V>
-VAE_EXT_INLINE V minus_log_ratio(V t, V ratio) {
+VAE_EXT_INLINE V log_quotient(V a, V b) {
+  // Below 2^-127; scaled on both sides, since a product that is denormal is slow.
+  const auto small = a * constant<V>(0x1p100) < b * constant<V>(0x1p-27);
+  const V quotient = select(small, a * constant<V>(0x1p127), a) / b;
+  const V log_scaled = log(lesser_of(constant<V>(3.40282347e38f), quotient));
+  return select(small, log_scaled - constant<V>(127.0 * 0.693147180559945309), log_scaled);
+}
+
+// t - ln(a / b), where t is a / b - 1 and known better than by that subtraction: exact to a few ulp near 1, and
+// infinite where t is.
+template <class V>
+VAE_EXT_INLINE V minus_log_quotient(V t, V a, V b) {
   const auto near = absolute(t) < constant<V>(0.28f);
-  return select(near, t * t * log_tail(select(near, t, constant<V>(0.0f))), t - log(ratio));
+  return select(near, t * t * log_tail(select(near, t, constant<V>(0.0f))), t - log_quotient(a, b));
 }
 
 // 1 / (1 + e^-x). Error below 2.5 ulp.
@@ -218,8 +229,13 @@ VAE_EXT_INLINE double expm1_minus_x(double x) {
   if (!(::fabs(x) < 0.01)) return ::expm1(x) - x;
   return x * x * (1.0 / 2 + x * (1.0 / 6 + x * (1.0 / 24 + x * (1.0 / 120 + x * (1.0 / 720 + x * (1.0 / 5040))))));
 }
-VAE_EXT_INLINE double minus_log_ratio(double t, double ratio) {
-  if (!(::fabs(t) < 0.01)) return t - ::log(ratio);
+VAE_EXT_INLINE double log_quotient(double a, double b) {
+  const double quotient = a / b;
+  if (quotient < 2.2250738585072014e-308) return ::log(a) - ::log(b);
+  return ::log(lesser_of(1.7976931348623157e308, quotient));
+}
+VAE_EXT_INLINE double minus_log_quotient(double t, double a, double b) {
+  if (!(::fabs(t) < 0.01)) return t - log_quotient(a, b);
   return t * t * (1.0 / 2 - t * (1.0 / 3 - t * (1.0 / 4 - t * (1.0 / 5 - t * (1.0 / 6 - t * (1.0 / 7 - t / 8))))));
 }
 
@@ -229,12 +245,14 @@ template <double (*kFunction)(double)>
 VAE_EXT_NOINLINE static Vec<double> call_each_lane(const Vec<double>& x) {
   return each_lane(kFunction, x);
 }
-VAE_EXT_NOINLINE static Vec<double> minus_log_ratio(const Vec<double>& t, const Vec<double>& ratio) {
-  double a[kLanes], b[kLanes];
-  store(a, t);
-  store(b, ratio);
-  for (int i = 0; i < kLanes; ++i) a[i] = minus_log_ratio(a[i], b[i]);
-  return load(a);
+VAE_EXT_NOINLINE static Vec<double> minus_log_quotient(const Vec<double>& t, const Vec<double>& a,
+                                                       const Vec<double>& b) {
+  double x[kLanes], y[kLanes], z[kLanes];
+  store(x, t);
+  store(y, a);
+  store(z, b);
+  for (int i = 0; i < kLanes; ++i) x[i] = minus_log_quotient(x[i], y[i], z[i]);
+  return load(x);
 }
 VAE_EXT_INLINE Vec<double> exp(const Vec<double>& x) { return call_each_lane<::exp>(x); }
 VAE_EXT_INLINE Vec<double> exp_nonpositive(const Vec<double>& x) { return call_each_lane<::exp>(x); }

@@ -49,14 +49,8 @@ struct Identity {
 };
 
 // What a formula does for the samples after the first of a row: the same, unless it says otherwise.
-template <class Formula, class = void>
-struct LaterOf {
-  static constexpr bool kDiffers = false;
-};
 template <class Formula>
-struct LaterOf<Formula, decltype(void(sizeof(typename Formula::Later)))> {
-  static constexpr bool kDiffers = true;
-};
+constexpr bool kHasLater = requires { typename Formula::Later; };
 
 // A formula whose epsilon, its last input, is of the standard distribution that the problem says. That of all others is
 // normal, and they are spared the code and the registers.
@@ -64,9 +58,7 @@ template <class Formula>
 struct OfAnyStandard : Formula {
   static constexpr bool kAnyStandard = true;
 };
-template <class Formula, class = void>
-constexpr bool kAnyStandard = false;
 template <class Formula>
-constexpr bool kAnyStandard<Formula, decltype(void(Formula::kAnyStandard))> = true;
+constexpr bool kAnyStandard = requires { Formula::kAnyStandard; };
 
 }  // namespace vae_ext

@@ -36,11 +36,11 @@ VAE_EXT_INLINE uint64_t stream_constant(uint64_t stream) {
   return z ^ (z >> 31);
 }
 
-// Two independent standard normals: the first word gives the radius, the second the angle
-// in units of 2 pi / 2^32; cosine first.
+// Two independent standard normals: the first word gives the radius, the second the angle in units of 2 pi / 2^32;
+// cosine first.
 template <class V, class W>
 VAE_EXT_INLINE void box_muller(W radius_word, W angle_word, V* cosine, V* sine) {
-  // (w + 1/2) / 2^32, rounded: in (0, 1].
+  // (w + 1/2) / 2^32 of the word as a float: in (0, 1].
   const V u = fma(to_float(radius_word), constant<V>(2.32830644e-10f), constant<V>(1.16415322e-10f));
   const V radius = sqrt(constant<V>(-2.0f) * log_normal(u));
   const SinCos<V> angle = sincos_of_word<V>(angle_word);

@@ -109,7 +109,7 @@ struct Scale<ScaleKind::std> {
   template <class V>
   static VAE_EXT_INLINE V excess(V s, V prior) {
     const V t = (s - prior) / prior;
-    const V rest = minus_log_ratio(t, s / prior);
+    const V rest = minus_log_quotient(t, s, prior);
     return fma(t, t, rest + rest);
   }
   template <class V>
@@ -144,7 +144,7 @@ struct Scale<ScaleKind::var> {
   }
   template <class V>
   static VAE_EXT_INLINE V excess(V s, V prior) {
-    return minus_log_ratio((s - prior) / prior, s / prior);
+    return minus_log_quotient((s - prior) / prior, s, prior);
   }
   template <class V>
   static VAE_EXT_INLINE V ratio_minus_1(V s, V prior) {

@@ -1,7 +1,7 @@
 // The standard distributions that epsilon of a location-scale family can have, each made of the four words of one
 // counter. All but the normal take an element's own word w to the quantile at u = (w + 1/2) / 2^32, and so never fall
-// as w rises. What they are computed from is the nearer tail, q = min(u, 1 - u): rounded to float32 it is in
-// [2^-33, 1/2], keeps its digits at either end, and lets none of them come out infinite.
+// as w rises. What they are computed from is the nearer tail, q = min(u, 1 - u), as fma(float32(v), 2^-32, 2^-33) with
+// v = min(w, 2^32 - 1 - w): it is in [2^-33, 1/2], keeps its digits at either end, and lets none come out infinite.
 #pragma once
 
 #include "philox.h"

@@ -7,16 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-// Forced inline, so that no object compiled for one instruction set exports code that the linker could share with
-// another (docs/design.md, The CPU path).
-#define VAE_EXT_HOST_INLINE inline __attribute__((always_inline))
-#if defined(__CUDACC__)
-#define VAE_EXT_INLINE __host__ __device__ __forceinline__
-#else
-#define VAE_EXT_INLINE VAE_EXT_HOST_INLINE
-#endif
-// For what is large and called from many places; in unnamed namespaces or static only.
-#define VAE_EXT_NOINLINE __attribute__((noinline, unused))
+#include "inline.h"
 
 #if !defined(__CUDACC__) && (defined(__AVX512F__) || defined(__AVX2__))
 #include <immintrin.h>
@@ -59,6 +50,7 @@ VAE_EXT_INLINE uint32_t as_uint(int32_t a) { return static_cast<uint32_t>(a); }
 VAE_EXT_INLINE float greater_of(float a, float b) { return a > b ? a : b; }
 VAE_EXT_INLINE double greater_of(double a, double b) { return a > b ? a : b; }
 VAE_EXT_INLINE float lesser_of(float a, float b) { return a < b ? a : b; }
+VAE_EXT_INLINE double lesser_of(double a, double b) { return a < b ? a : b; }
 VAE_EXT_INLINE uint32_t pair_words(uint32_t a) { return a; }
 VAE_EXT_INLINE uint32_t unpair_words(uint32_t a) { return a; }
 VAE_EXT_INLINE void mul_wide(uint32_t a, uint32_t b, uint32_t* high, uint32_t* low) {
@@ -68,7 +60,14 @@ VAE_EXT_INLINE void mul_wide(uint32_t a, uint32_t b, uint32_t* high, uint32_t* l
   *low = static_cast<uint32_t>(product);
 }
 
-// bfloat16 and IEEE binary16. Both round to nearest even and keep a NaN a quiet NaN.
+// bfloat16 and IEEE binary16, as they are stored.
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+// Both round to nearest even and keep a NaN a quiet NaN.
 VAE_EXT_INLINE float bfloat16_to_float(uint16_t b) { return bits_float(static_cast<uint32_t>(b) << 16); }
 VAE_EXT_INLINE uint16_t float_to_bfloat16(float a) {
   const uint32_t bits = float_bits(a);
@@ -313,12 +312,13 @@ VAE_EXT_INLINE Vec<float> fill_rest(const Vec<float>& a, int count, float fill) 
   return select(load(lanes) < Vec<int32_t>(count), a, Vec<float>(fill));
 }
 
-// A store of whole cache lines that does not read them first nor keep them, where the machine has one; then
-// finish_past_cache() before another thread may look. p must be aligned.
+// To a cache line.
 template <class T>
 VAE_EXT_INLINE bool is_aligned(const T* p) {
   return reinterpret_cast<uintptr_t>(p) % 64 == 0;
 }
+// A store of whole cache lines that does not read them first nor keep them, where the machine has one; then
+// finish_past_cache() before another thread may look. p must be aligned.
 template <class T>
 VAE_EXT_INLINE void store_past_cache(T* p, const Vec<T>& a) {
 #if defined(__AVX512F__)

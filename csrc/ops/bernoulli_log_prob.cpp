@@ -64,11 +64,7 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
   m.def("bernoulli_log_prob(Tensor logits, Tensor x, int event_ndim) -> Tensor", {at::Tag::pt2_compliant_tag});
   m.def("bernoulli_log_prob_backward(Tensor grad, Tensor logits, Tensor x, int event_ndim, bool[2] wanted) -> Tensor[]",
         {at::Tag::pt2_compliant_tag});
-  implement(m, "bernoulli_log_prob", TORCH_FN(forward));
-  implement(m, "bernoulli_log_prob_backward", TORCH_FN(backward));
-  m.impl("bernoulli_log_prob", c10::DispatchKey::Autograd, TORCH_FN(autograd));
-  // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
-  m.impl("bernoulli_log_prob_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
+  register_operator(m, "bernoulli_log_prob", TORCH_FN(forward), TORCH_FN(backward), TORCH_FN(autograd));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include <ATen/Version.h>
 
+#include <string>
+
 #include "../cpu/dispatch.h"
 
 namespace vae_ext::cpu {

@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "../cpu/dispatch.h"
+#include "layout.h"
 
 namespace vae_ext {
 namespace {
@@ -21,9 +22,9 @@ cpu::Elementary parse(std::string_view name) {
   TORCH_CHECK_VALUE(false, "name is '", name, "'; expected one of the functions of csrc/math/elementary.h");
 }
 
-at::Tensor elementary(const at::Tensor& x, std::string_view name, bool scalar) {
-  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, "x is ", x.scalar_type(), "; expected float32");
-  const at::Tensor in = x.contiguous(), out = at::empty_like(in);
+Tensor elementary(const Tensor& x, std::string_view name, bool scalar) {
+  TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat, "x is ", name_of(x.scalar_type()), "; expected torch.float32");
+  const Tensor in = x.contiguous(), out = at::empty_like(in);
   cpu::kernels().elementary(parse(name), scalar, in.const_data_ptr<float>(), out.mutable_data_ptr<float>(), in.numel());
   return out;
 }

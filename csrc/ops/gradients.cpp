@@ -9,9 +9,7 @@ namespace {
 
 constexpr Kernel kSumReplicas = kOnEachDevice<&cpu::Kernels::sum_replicas, cuda::sum_replicas>;
 
-int64_t chunks_of(int64_t replicas, const at::Device& device) {
-  return (replicas + replica_chunk(device) - 1) / replica_chunk(device);
-}
+int64_t chunks_of(int64_t replicas, const at::Device& device) { return divide_up(replicas, replica_chunk(device)); }
 
 // A workspace [chunks, *result] in which each chunk of replicas left its sum: adds them up in order, chunk by chunk of
 // chunks where there are many.

@@ -3,6 +3,8 @@
 
 #include <torch/library.h>
 
+#include <string>
+
 #include "../cpu/kernels.h"
 #include "../cuda/kernels.h"
 
@@ -48,6 +50,18 @@ void implement(torch::Library& library, const char* name, Function function) {
   } else {
     library.impl(name, c10::DispatchKey::CUDA, torch::CppFunction::makeFromBoxedFunction<&refuse_cuda>());
   }
+}
+
+// Registers an operator, what autograd does with it, and its backward operator, name_backward.
+template <class Forward, class Backward, class Autograd>
+void register_operator(torch::Library& library, const std::string& name, Forward forward, Backward backward,
+                       Autograd autograd) {
+  implement(library, name.c_str(), forward);
+  library.impl(name.c_str(), c10::DispatchKey::Autograd, autograd);
+  const std::string backward_name = name + "_backward";
+  implement(library, backward_name.c_str(), backward);
+  // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
+  library.impl(backward_name.c_str(), c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
 }
 
 }  // namespace vae_ext

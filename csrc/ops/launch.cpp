@@ -5,6 +5,8 @@
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
+
 #include "../cpu/dispatch.h"
 
 namespace vae_ext {
@@ -16,8 +18,6 @@ using cpu::kSegment;
 constexpr int64_t kGrainElements = 8192;
 // Elements that stay in a core's own cache between two kernels.
 constexpr int64_t kCachedElements = 65536;
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How many units are worth a thread, when one has `elements`.
 int64_t grain(int64_t elements) { return std::max<int64_t>(1, kGrainElements / std::max<int64_t>(1, elements)); }
@@ -35,7 +35,7 @@ Tensor empty_sums(const Layout& layout, std::optional<int64_t> samples) {
 }
 
 // The parts that long rows are summed in. The kernel leaves a double for each part of each sum in a workspace, where
-// there is more than one, and they are added up in order.
+// there is more than one, and they are added up: in order on the CPU, in that of sum_spans on a device.
 class Spans {
  public:
   // `out` is the output of `problem` for `sums`.
@@ -206,7 +206,6 @@ void sum_event(const Tensor& values, const Tensor& result) {
     return;
   }
   Problem problem;
-  problem.wide = values.scalar_type() == at::kDouble;
   problem.rows.event = values.numel();
   problem.in[0].data = values.mutable_data_ptr();
   problem.in[0].dtype = dtype_of(values);

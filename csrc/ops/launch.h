@@ -32,7 +32,7 @@ struct SampledSum {
 Tensor sample_and_sum_rows(const SampledSum& sum, const Layout& layout, const Spec& spec, at::TensorList inputs,
                            const Tensor& z);
 
-// The sum of all of `values`, in order, into `result`, which is 0-d.
+// The sum of all of `values`, added in double, into `result`, which is 0-d.
 void sum_event(const Tensor& values, const Tensor& result);
 
 }  // namespace vae_ext

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/ExpandUtils.h>
 
+#include <algorithm>
+
 namespace vae_ext {
 namespace {
 
@@ -26,13 +28,21 @@ void check_dtype(const Argument& argument, const Argument& first) {
 }
 
 bool is_event_dense(const Tensor& tensor, int64_t event_ndim) {
-  if (is_scalar(tensor, event_ndim)) return true;
+  if (is_scalar(tensor, event_ndim) || tensor.numel() == 0) return true;
   int64_t expected = 1;
   for (int64_t d = tensor.dim() - 1; d >= tensor.dim() - event_ndim; --d) {
     if (tensor.size(d) != 1 && tensor.stride(d) != expected) return false;
     expected *= tensor.size(d);
   }
   return true;
+}
+
+// Batch dims that are broadcast stay so.
+Tensor copy_with_dense_event(const Tensor& tensor, int64_t event_ndim) {
+  Tensor distinct = tensor;
+  for (int64_t d = 0; d < tensor.dim() - event_ndim; ++d)
+    if (tensor.stride(d) == 0) distinct = distinct.narrow(d, 0, 1);
+  return distinct.contiguous().expand(tensor.sizes());
 }
 
 }  // namespace
@@ -59,7 +69,7 @@ std::string name_of(at::ScalarType type) { return "torch." + std::string(c10::ge
 bool is_scalar(const Tensor& tensor, int64_t event_ndim) { return tensor.dim() == 0 && event_ndim > 0; }
 
 bool is_event_expanded(const Tensor& tensor, int64_t event_ndim) {
-  if (is_scalar(tensor, event_ndim) || event_ndim == 0) return false;
+  if (is_scalar(tensor, event_ndim) || tensor.numel() == 0) return false;
   bool several = false;
   for (int64_t d = tensor.dim() - event_ndim; d < tensor.dim(); ++d) {
     if (tensor.size(d) == 1) continue;
@@ -73,7 +83,7 @@ std::vector<Tensor> with_dense_events(at::TensorList tensors, int64_t event_ndim
   std::vector<Tensor> result(tensors.begin(), tensors.end());
   for (Tensor& tensor : result)
     if (tensor.defined() && !is_event_dense(tensor, event_ndim) && !is_event_expanded(tensor, event_ndim))
-      tensor = tensor.contiguous();
+      tensor = copy_with_dense_event(tensor, event_ndim);
   return result;
 }
 

@@ -68,10 +68,11 @@ std::string name_of(at::ScalarType type);
 // Are the last `event_ndim` dims of the tensor one value for the whole event?
 bool is_scalar(const Tensor& tensor, int64_t event_ndim);
 
-// Is it expanded over its whole event?
+// Is it expanded over its whole event? An empty tensor is not: it has no value to stand for one.
 bool is_event_expanded(const Tensor& tensor, int64_t event_ndim);
 
 // The tensors themselves where their events are dense in memory, or one value, else copies: once, before any kernel.
+// What is expanded over batch dims is so in the copy.
 std::vector<Tensor> with_dense_events(at::TensorList tensors, int64_t event_ndim);
 
 }  // namespace vae_ext

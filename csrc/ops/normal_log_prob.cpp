@@ -84,11 +84,7 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
       "normal_log_prob_backward(Tensor grad, Tensor mean, Tensor scale, Tensor x, str kind, int event_ndim, "
       "bool[3] wanted) -> Tensor[]",
       {at::Tag::pt2_compliant_tag});
-  implement(m, "normal_log_prob", TORCH_FN(forward));
-  implement(m, "normal_log_prob_backward", TORCH_FN(backward));
-  m.impl("normal_log_prob", c10::DispatchKey::Autograd, TORCH_FN(autograd));
-  // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
-  m.impl("normal_log_prob_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
+  register_operator(m, "normal_log_prob", TORCH_FN(forward), TORCH_FN(backward), TORCH_FN(autograd));
 }
 
 }  // namespace

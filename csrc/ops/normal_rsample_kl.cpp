@@ -1,7 +1,7 @@
 #include <ATen/ATen.h>
 
 #include "normal_kl.h"
-#include "normal_rsample.h"
+#include "rsample.h"
 #include "value.h"
 
 namespace vae_ext {
@@ -154,11 +154,7 @@ TORCH_LIBRARY_FRAGMENT(vae_ext, m) {
       "Tensor? prior_scale, Tensor rng_state, SymInt? num_samples, SymInt first_row, int stream, str kind, "
       "int event_ndim, bool[4] wanted) -> Tensor[]",
       {at::Tag::pt2_compliant_tag});
-  implement(m, "normal_rsample_kl", TORCH_FN(forward));
-  implement(m, "normal_rsample_kl_backward", TORCH_FN(backward));
-  m.impl("normal_rsample_kl", c10::DispatchKey::Autograd, TORCH_FN(autograd));
-  // The node differentiates twice by closed forms and calls this one only where nothing is recorded.
-  m.impl("normal_rsample_kl_backward", c10::DispatchKey::Autograd, torch::CppFunction::makeFallthrough());
+  register_operator(m, "normal_rsample_kl", TORCH_FN(forward), TORCH_FN(backward), TORCH_FN(autograd));
 }
 
 }  // namespace

@@ -23,8 +23,11 @@ DType dtype_of(const Tensor& tensor);
 class ProblemBuilder {
  public:
   ProblemBuilder(const Layout& layout, const Spec& spec, bool samples_last = false);
+  // Its slots point into its problem.
+  ProblemBuilder(const ProblemBuilder&) = delete;
+  ProblemBuilder& operator=(const ProblemBuilder&) = delete;
 
-  // The formula's inputs in order; an undefined one stands for zero. Their events are dense (Layout::dense).
+  // The formula's inputs in order; an undefined one stands for zero. Their events are dense (with_dense_events).
   void inputs(at::TensorList tensors);
   void row_value(const Tensor& tensor);
   void output(int o, const Tensor& tensor, int64_t event_ndim);

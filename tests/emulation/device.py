@@ -232,7 +232,18 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(build() / "libvae_ext_emulation.so"))
     library.launch.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_uint]
     library.launch.restype = ctypes.c_char_p
-    for constant in (library.span, library.replica_chunk, library.problem_size):
+    for constant in (library.span, library.replica_chunk, library.problem_layout):
         constant.restype = ctypes.c_int64
-    assert library.problem_size() == ctypes.sizeof(Problem), "Problem is not that of csrc/rows.h"
+    numbers = ctypes.POINTER(ctypes.c_int64)()
+    count = library.problem_layout(ctypes.byref(numbers))
+    assert numbers[:count] == _problem_layout(), "Problem is not that of csrc/rows.h"
     return library
+
+
+def _problem_layout() -> list[int]:
+    """Of each struct its size and where its fields are, as `library.cpp` has it."""
+    layout = []
+    for struct in (Operand, _Rows, NoiseOperand, Problem):
+        layout.append(ctypes.sizeof(struct))
+        layout += [getattr(struct, name).offset for name, *_ in struct._fields_]
+    return layout

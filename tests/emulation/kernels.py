@@ -169,7 +169,7 @@ def add_event(values: Tensor, result: Tensor) -> None:
     spans = -(-values.numel() // span())
     partial = poisoned((1, spans), torch.float64)
     output = Output(result, result) if spans == 1 else Output(partial[0, 0], partial, spans)
-    run(Launch("sum_event", [], values.numel(), [values], [output], wide=values.dtype == torch.float64))
+    run(Launch("sum_event", [], values.numel(), [values], [output]))
     if spans > 1:
         add_spans(partial, result, Formula())
 

@@ -18,6 +18,10 @@ struct NoiseArguments {
 void save_noise(AutogradContext* ctx, const NoiseArguments& noise);
 NoiseArguments saved_noise(AutogradContext* ctx, const Tensor& rng_state);
 
+// std for scale, log_std for log_scale: a scale is to its location-scale family what std is to the Gaussian, whose
+// kernels and autograd node all families share.
+std::string_view gaussian_kind(std::string_view kind);
+
 // Checks the draw against the layout and adds it to the spec of a sampling kernel, which `draw` must outlive.
 Spec with_noise(Spec spec, const Layout& layout, const NoiseDraw& draw, std::optional<int64_t> num_samples);
 
@@ -44,7 +48,7 @@ std::vector<Tensor> differentiable_rsample_backward(const Tensor& grad, const Te
                                                     const NoiseArguments& noise, std::string_view kind,
                                                     int64_t event_ndim, std::array<bool, 2> wanted);
 
-// Epsilon of a z shaped like `z`, in its dtype, as a tensor.
+// Epsilon of a z shaped like `z`, as a tensor of float32.
 Tensor epsilon_like(const Tensor& z, const NoiseArguments& noise, int64_t event_ndim);
 
 }  // namespace vae_ext
