@@ -280,7 +280,7 @@ def test_the_committed_page_is_of_the_committed_curves(tmp_path: Path) -> None:
         )
 
 
-def test_figure_2_has_a_panel_for_every_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_2_has_a_panel_for_every_curve_and_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[Any] = []
 
     def collect(figure: Any, *_: object, **__: object) -> None:
@@ -292,10 +292,8 @@ def test_figure_2_has_a_panel_for_every_curve(tmp_path: Path, monkeypatch: pytes
     # Our test and train, the paper's AEVB test and train, and its wake-sleep test.
     assert titles == [
         ("3 latents", 5),
-        ("5 latents", 0),
         ("10 latents", 3),
         ("20 latents", 3),
-        ("200 latents", 0),
     ]
 
 
