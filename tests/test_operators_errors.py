@@ -152,13 +152,15 @@ class TestNoise:
             torch.zeros(2, dtype=torch.int32),
             torch.zeros(2),
             torch.zeros(2, dtype=torch.int64, device="meta"),
-            torch.zeros(2, dtype=torch.int64).to_sparse(),
             (1, 2),
         ],
         ids=str,
     )
     def test_rng_state(self, operator: str, rng_state: Any) -> None:
         _assert_rejected(operator, "rng_state", rng_state=rng_state)
+
+    def test_a_sparse_rng_state(self, operator: str) -> None:
+        _assert_rejected(operator, "rng_state", rng_state=torch.zeros(2, dtype=torch.int64).to_sparse())
 
     def test_two_sources(self, operator: str) -> None:
         _assert_rejected(operator, "generator", "rng_state", generator=torch.Generator())
