@@ -43,7 +43,7 @@ help:
 	@echo 'make build     set up $(VENV) and build the package in it'
 	@echo 'make train     train a VAE on handwritten digits, into runs/digits (ARGS="--latent 2 ...")'
 	@echo 'make test      run the tests (ARGS="-k kl ...")'
-	@echo 'make bench     measure against eager PyTorch and torch.compile, some 20 minutes (ARGS=--quick: 2)'
+	@echo 'make bench     measure against eager PyTorch and torch.compile, half an hour (ARGS=--quick: 2 minutes)'
 	@echo 'make lint      ruff, mypy, clang-format'
 	@echo 'make sanitize  run the tests of the native code under AddressSanitizer and UBSan'
 	@echo 'make emulate   run the CUDA kernels on the CPU, without a GPU or CUDA (a part of make test)'

@@ -77,7 +77,7 @@ def losses(document: Document) -> list[str]:
         (name, percentile, ours, peer, timings)
         for row in document["training"]
         for name, percentile, timings in _by_allocator(step_name(row), row)
-        for ours, peer in _RIVALS
+        for ours, peer in itertools.product(("ours", "ours+compile"), ("eager", "compile"))
     ]
     return [
         f"{name}: {ours} {speed:.2f} times as fast as {peer}"
