@@ -33,8 +33,9 @@ def figure_2(learned: Sequence[LearnedCurve], folder: Path) -> None:
     """The curves of each dataset, with the paper's points, in figure_2-DATASET.png: where there are any."""
     for dataset, latents in FIGURE_2.items():
         chosen = [one for one in learned if one.curve.dataset == dataset and not one.curve.variant]
-        known = [*(one.curve for one in chosen), *(point for point in published.POINTS if point.dataset == dataset)]
-        shown = [latent for latent in latents if any(one.latent == latent for one in known)]
+        known = {one.curve.latent for one in chosen}
+        known |= {point.latent for point in published.POINTS if point.dataset == dataset}
+        shown = [latent for latent in latents if latent in known]
         if chosen:
             _dataset(dataset, shown, chosen, folder / f"figure_2-{dataset}.png")
 
