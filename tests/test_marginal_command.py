@@ -64,7 +64,9 @@ def test_it_says_so_in_a_sentence(run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "of 10 training datapoints by importance sampling, 20 each; effective sample size" in result.stdout
     assert f"Written to {tmp_path / 'marginal.npz'}" in result.stdout
-    assert "A few draws decide" not in result.stdout
+    effective = arrays_of(tmp_path / "marginal.npz")["effective_sample_size"]
+    few = int((effective < 10).sum())
+    assert (f"Fewer than 10 draws decide the estimates of {few}" in result.stdout) == (few > 0)
     one = invoke("marginal", run, "--draws", 20, "--count", 1, "--out", tmp_path)
     assert "nan" not in one.stdout
     assert "over datapoints" not in one.stdout
@@ -82,9 +84,15 @@ def test_binarised_data_are_as_the_run_had_them(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4)
 
 
+def test_what_chains_miss_is_told(run: Path, tmp_path: Path) -> None:
+    chains = invoke("marginal", run, "--method", "hmc", "--draws", 20, "--count", 2, "--out", tmp_path)
+    assert chains.exit_code == 0, chains.output
+    assert "Chains see one mode of a posterior" in chains.stdout
+
+
 def test_a_few_effective_draws_are_told(run: Path, tmp_path: Path) -> None:
     few = invoke("marginal", run, "--draws", 5, "--count", 10, "--out", tmp_path)
-    assert "A few draws decide most estimates, which are then far too low" in few.stdout
+    assert "Fewer than 10 draws decide the estimates of 10, which are too low" in few.stdout
     assert "take --method hmc (of up to 5 latents) or many more --draws. Written" in few.stdout
 
 

@@ -167,6 +167,7 @@ def _summary(estimates: MarginalEstimate) -> dict[str, Any]:
         "standard_error_of_draws": errors.square().sum().sqrt().item() / count,
         "least_effective_sample_size": effective.min().item(),
         "median_effective_sample_size": effective.median().item(),
+        "datapoints_of_few_effective_draws": int((effective < FEWEST_EFFECTIVE).sum()),
     }
 
 
@@ -184,9 +185,13 @@ def _sentence(result: dict[str, Any]) -> str:
 
 def _doubt(result: dict[str, Any]) -> str:
     """What to do where an estimate is not to be trusted."""
-    if result["method"] == "hmc" or result["median_effective_sample_size"] >= FEWEST_EFFECTIVE:
+    if result["method"] == "hmc":
+        return "Chains see one mode of a posterior: where there are others log p(x) is too high, with no sign of it. "
+    few = result["datapoints_of_few_effective_draws"]
+    if few == 0:
         return ""
     return (
-        "A few draws decide most estimates, which are then far too low: q(z given x) misses the posterior, so take"
-        " --method hmc (of up to 5 latents) or many more --draws. "
+        f"Fewer than {FEWEST_EFFECTIVE} draws decide the estimates of {few:,}, which are too low, and by more than"
+        " their errors say: q(z given x) misses the posterior, so take --method hmc (of up to 5 latents) or many more"
+        " --draws. "
     )
