@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from tests.linear_gaussian import LinearGaussian, recognised_example
 from vae_ext import ops
 from vae_ext.aevb import VAE, AutoEncoder, BernoulliMLP, GaussianMLP, TrainConfig, Trainer, VAEConfig
-from vae_ext.aevb.families import Laplace
+from vae_ext.aevb.families import Gamma, Laplace
 from vae_ext.aevb.interface import Gaussian
 from vae_ext.aevb.kernel_density import BANDWIDTHS, KernelDensity
 from vae_ext.aevb.marginal import (
@@ -208,6 +208,13 @@ def test_too_many_latent_variables() -> None:
         "the model has 6 latent variables, and a density fitted to draws of HMC is good for 5 at most: estimate by"
     )
     with pytest.raises(UserError, match=re.escape(message)):
+        hmc_log_marginal(model, torch.rand(2, 6))
+
+
+def test_a_prior_that_chains_would_leave() -> None:
+    model = VAE(VAEConfig(data_dim=6, hidden_dim=8, latent_dim=2))
+    object.__setattr__(model, "prior", Gamma(1.0, 1.0))
+    with pytest.raises(ValueError, match=r"the model's prior Gamma is on \(0, inf\); expected one on the whole line"):
         hmc_log_marginal(model, torch.rand(2, 6))
 
 

@@ -14,8 +14,9 @@ from torch import Generator, Tensor
 
 from vae_ext import ops
 from vae_ext.aevb.estimators import rsample_log_ratio
+from vae_ext.aevb.families.family import WHOLE_LINE
 from vae_ext.aevb.hmc import Chains, LogDensity, hmc
-from vae_ext.aevb.interface import Model, log_prior
+from vae_ext.aevb.interface import Model, log_prior, own_prior
 from vae_ext.aevb.kernel_density import KernelDensity
 from vae_ext.aevb.mixing import require_mixing, require_moves
 from vae_ext.aevb.models import evaluating
@@ -113,7 +114,7 @@ def hmc_log_marginal(
 
     Raises:
         UserError: there are more than `MOST_LATENTS` latent variables, the chains do not mix, or one got stuck.
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or the model's prior is not on the whole line.
     """
     chains = posterior_chains(
         model,
@@ -155,6 +156,7 @@ def posterior_chains(
     """
     num_samples = resolve_integer("num_samples", num_samples, LEAST_HMC_SAMPLES)
     candidates = resolve_integer("candidates", candidates, 1)
+    _check_support(model)
     with evaluating(model):
         with torch.no_grad():
             state = ops.make_rng_state(generator, x.device)
@@ -222,6 +224,15 @@ def _harmonic_mean(log_weights: Tensor) -> MarginalEstimate:
     means = torch.stack([batch.mean(0) for batch in relative.tensor_split(BATCHES)])
     effective = (2 * log_sum - (2 * log_weights).logsumexp(0)).exp()
     return MarginalEstimate(-log_mean, means.std(0) / math.sqrt(BATCHES), effective)
+
+
+def _check_support(model: Model) -> None:
+    prior = own_prior(model)
+    if prior is not None and prior.support != WHOLE_LINE:
+        raise ValueError(
+            f"the model's prior {type(prior).__name__} is on {prior.support}; expected one on {WHOLE_LINE}, where"
+            " chains of HMC move: estimate by importance sampling instead (importance_log_marginal)"
+        )
 
 
 def _check_latents(z: Tensor) -> None:
