@@ -15,8 +15,7 @@ namespace vae_ext {
 
 using at::Tensor;
 
-// A Gaussian's scale is its standard deviation or its variance, or the logarithm of one; that of another location-scale
-// family, "scale" or "log_scale", is to its epsilon what the standard deviation is to the Gaussian's.
+// Raises ValueError for anything but log_var, log_std, std and var.
 ScaleKind parse_kind(std::string_view kind);
 
 // What a tensor may look like beside the first argument of an operator, which gives the event and the dtype.
