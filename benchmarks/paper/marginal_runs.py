@@ -47,7 +47,7 @@ def run(
     """
     data = curve.part_of(mnist)
     with begun_or_resumed(TRAINERS[curve.algorithm], config, data, folder) as (trainer, directory):
-        due = set(record_points(config.samples, config.batch_size)[::-1][::RECORDS_BETWEEN])
+        due = set(record_points(config.samples, trainer.samples_per_step)[::-1][::RECORDS_BETWEEN])
         path = folder / f"{curve.name}.json"
         so_far = read(path) if path.exists() else _nothing_yet(curve, trainer, folder, data)
 

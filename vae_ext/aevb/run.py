@@ -80,11 +80,11 @@ class _Clock:
         return show, save
 
 
-def record_points(samples: int, batch_size: int) -> list[int]:
-    """After how many samples a run records: whole minibatches, even on a log scale over the last decades."""
-    steps = math.ceil(samples / batch_size)
+def record_points(samples: int, samples_per_step: int) -> list[int]:
+    """After how many samples a run records: whole steps, even on a log scale over the last decades."""
+    steps = math.ceil(samples / samples_per_step)
     fractions = (10 ** (-RECORDED_DECADES * (1 - index / (RECORDS - 1))) for index in range(RECORDS))
-    return [step * batch_size for step in sorted({max(1, round(steps * fraction)) for fraction in fractions})]
+    return [step * samples_per_step for step in sorted({max(1, round(steps * fraction)) for fraction in fractions})]
 
 
 def train(
@@ -114,7 +114,7 @@ def train(
     clock = _Clock(team, display.interval, progress.seconds)
     if directory.saved_samples is None:
         directory.save_checkpoint(trainer, progress)
-    for target in record_points(trainer.config.samples, trainer.config.batch_size)[progress.records :]:
+    for target in record_points(trainer.config.samples, trainer.samples_per_step)[progress.records :]:
         _advance(trainer, target, directory, display, clock)
         seconds = clock.seconds()
         tally, record = record_now(trainer, directory.progress.recorded, seconds)

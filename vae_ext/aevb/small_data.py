@@ -65,7 +65,7 @@ def make_trainer(method: str, dataset: Dataset, config: TrainConfig, device: tor
 def _records(trainer: Trainer, method: str) -> Iterator[Record]:
     """Trains to the end; bounds at `record_points`."""
     begun, tally = time.monotonic(), trainer.read_tally()
-    for samples in record_points(trainer.config.samples, trainer.config.batch_size):
+    for samples in record_points(trainer.config.samples, trainer.samples_per_step):
         while trainer.samples < samples:
             trainer.step()
         tally, record = record_now(trainer, tally, time.monotonic() - begun)

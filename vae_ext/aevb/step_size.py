@@ -32,10 +32,8 @@ def try_step_sizes(
 
     The trials start from the same parameters and see the same minibatches and noise; `config.lr` has no say.
     """
-    steps = config.samples // config.batch_size // SHARE_OF_RUN
-    half = min(max(steps, LEAST_TRIAL_STEPS), MOST_TRIAL_STEPS) // 2
     return {
-        lr: _bound_after(half, trainer_type(dataset, replace(config, lr=lr), device, team=team))
+        lr: _trial_bound(trainer_type(dataset, replace(config, lr=lr), device, team=team))
         for lr in STEP_SIZES[config.optimizer]
     }
 
@@ -53,13 +51,15 @@ def best_step_size(bounds: dict[float, float]) -> float:
     return max(finite, key=finite.__getitem__)
 
 
-def _bound_after(steps: int, trainer: Trainer) -> float:
-    """The mean bound of as many further steps."""
-    for _ in range(steps):
+def _trial_bound(trainer: Trainer) -> float:
+    """The mean bound in the second half of a trial."""
+    steps = trainer.config.samples // trainer.samples_per_step // SHARE_OF_RUN
+    half = min(max(steps, LEAST_TRIAL_STEPS), MOST_TRIAL_STEPS) // 2
+    for _ in range(half):
         trainer.step()
     # The bounds of the first steps can be so low that nothing else shows in a sum with them.
     trainer.bound_sum.zero_()
     begun = Tally(trainer.samples)
-    for _ in range(steps):
+    for _ in range(half):
         trainer.step()
     return trainer.read_tally().mean_bound_since(begun)

@@ -100,13 +100,18 @@ class Trainer:
         """Of the training data, by which a checkpoint knows them again."""
         return self.dataset.fingerprint()
 
+    @property
+    def samples_per_step(self) -> int:
+        """How many training samples a step counts."""
+        return self.config.batch_size
+
     def step(self) -> None:
         """One iteration of Algorithm 1."""
         if self._graphed_iteration is None:
             self._iteration()
         else:
             self._graphed_iteration()
-        self.samples += self.config.batch_size
+        self.samples += self.samples_per_step
 
     def _iteration(self) -> None:
         """A minibatch drawn with replacement, its noise, its bound, the gradient, the update."""
