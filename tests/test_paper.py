@@ -20,7 +20,7 @@ from benchmarks.paper import figures, page, published, runs
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.accumulating import AccumulatingTrainer
 from benchmarks.paper.curves import Curve, LearnedCurve, curves, read, read_all
-from benchmarks.paper.differences import AIMS, contests, differences
+from benchmarks.paper.differences import AIMS, contests, differences, spreads
 from tests.mnist import write_mnist
 from vae_ext.aevb import Trainer
 from vae_ext.aevb.run_directory import Record
@@ -38,7 +38,7 @@ AT = [10**5, 10**6, 10**7]
 
 def learned(curve: Curve, test: list[float], samples: list[int] = AT) -> LearnedCurve:
     setting = {"train_datapoints": 50, "test_datapoints": 10, "torch": "2", "machine": "x", "threads": 1}
-    config = curve.config(samples[-1], seed=0)
+    config = curve.config(samples[-1])
     return LearnedCurve(curve, config, {"0.01": -1.0}, samples, [bound - 1 for bound in test], test, 1.0, setting)
 
 
@@ -48,9 +48,9 @@ def test_the_curves_are_the_paper_s() -> None:
         assert {("mnist", algorithm, latent) for latent in (3, 5, 10, 20, 200)} <= found
         assert {("frey", algorithm, latent) for latent in (2, 5, 10, 20)} <= found
     assert ("mnist", "aevb", 2) in found, "figures 4 and 5"
-    variants = itertools.product(INITIALISATIONS, (False, True), (None, 0.01, 0.1))
+    variants = itertools.product(INITIALISATIONS, (False, True), (None, 0.01, 0.1), (0, 1))
     names = [curve.name for variant in variants for curve in curves(*variant)]
-    assert len(set(names)) == len(names) == 18 * 19
+    assert len(set(names)) == len(names) == 36 * 19
 
 
 def test_every_published_point_is_of_a_curve_and_in_order() -> None:
@@ -79,6 +79,18 @@ def test_differences_are_ours_less_the_paper_s() -> None:
     assert (first.test_minus_paper, first.train_minus_paper, first.met) == (1.0, 2.3, True)
     assert (second.test_minus_paper, second.train_minus_paper, second.met) == (-3.0, -3.7, False)
     assert AIMS["frey"] == (25.0, (10**6,))
+
+
+def test_seeds_of_a_curve_are_set_beside_each_other() -> None:
+    of_seeds = [
+        learned(Curve("mnist", "aevb", 3, seed=seed), bounds, AT[: len(bounds)])
+        for seed, bounds in ((0, [-170.0, -156.0]), (1, [-171.0, -153.5]), (2, [-169.0]))
+    ]
+    alone = learned(Curve("mnist", "aevb", 3, "fan-in"), [-160.0, -150.0], AT[:2])
+    curves_there = [*of_seeds, alone]
+    early, late = spreads(differences(curves_there), curves_there)
+    assert (early.curve, early.samples, early.bounds, early.paper) == ("mnist-aevb-3", 10**5, [-171, -170, -169], None)
+    assert (late.samples, late.bounds, late.mean, late.paper) == (10**6, [-156, -153.5], -154.75, -153.0)
 
 
 def test_aevb_and_wake_sleep_meet_where_both_reach() -> None:
@@ -174,7 +186,7 @@ def test_a_step_size_that_is_given_is_not_tried(
     monkeypatch.setattr(runs, "try_step_sizes", None)
     curve, console = Curve("mnist", "aevb", 3, step_size=0.05), Console(quiet=True)
     assert curve.name == "mnist-aevb-3-lr-0.05"
-    config = replace(curve.config(1500, seed=0), hidden=8)
+    config = replace(curve.config(1500), hidden=8)
     for _ in ("run", "read again"):
         found, trainer = runs.run(curve, config, digits, tmp_path, console)
         assert (trainer.config.lr, found.config.lr, found.step_sizes) == (0.05, 0.05, {})

@@ -178,7 +178,7 @@ def test_every_published_point_is_of_a_curve() -> None:
 def learned(curve: MarginalCurve, train: list[float], samples: list[int]) -> LearnedMarginal:
     measured = [Measured(at, value, value - 10, 0.01, 0.01, 0, 0.0) for at, value in zip(samples, train, strict=True)]
     return LearnedMarginal(
-        curve, curve.config(samples[-1], 0), {"0.01": -1.0}, measured, 1.0, {"threads": 1, "torch": "2"}
+        curve, curve.config(samples[-1]), {"0.01": -1.0}, measured, 1.0, {"threads": 1, "torch": "2"}
     )
 
 

@@ -49,7 +49,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--accumulate", action="store_true", help="in the first 100 steps only, as in the authors' code"
     )
     parser.add_argument("--step-size", type=float, help="of Adagrad, not the best of 0.01, 0.02 and 0.1 in trials")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the parameters, the minibatches and the noise")
     parser.add_argument("--mnist-dir", type=Path, help="of MNIST's four files, downloaded to your cache when not given")
     parser.add_argument("--frey-dir", type=Path, help="of frey_rawface.mat")
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where runs have their folders")
@@ -82,9 +82,9 @@ def _run_figure_2(options: argparse.Namespace, console: Console) -> None:
 
 def _run_missing(options: argparse.Namespace, console: Console) -> None:
     """Runs the curves that are not in `options.out` to as many samples yet."""
-    named = _named(curves(options.init, options.accumulate, options.step_size), options.only)
+    named = _named(curves(options.init, options.accumulate, options.step_size, options.seed), options.only)
     load = functools.cache(lambda name: _load(name, options))
-    configs = {curve: curve.config(options.samples, options.seed) for curve in named}
+    configs = {curve: curve.config(options.samples) for curve in named}
     missing = [curve for curve in named if _samples_kept(curve, options.out / CURVES) < options.samples]
     for number, curve in enumerate(missing, 1):
         console.print(f"{number} of {len(missing)}: {curve.name}, {options.samples:,} samples")
@@ -110,8 +110,8 @@ def _run_missing_marginals(options: argparse.Namespace, out: Path, console: Cons
     """Runs the curves of figure 3 that are not in `out` to as many samples yet."""
     if options.accumulate or options.step_size is not None:
         raise UserError("--accumulate and --step-size are for the curves of figure 2: leave them out")
-    named = _named(marginal_curves.marginal_curves(options.init), options.only)
-    configs = {curve: curve.config(options.samples, options.seed) for curve in named}
+    named = _named(marginal_curves.marginal_curves(options.init, options.seed), options.only)
+    configs = {curve: curve.config(options.samples) for curve in named}
     missing = [curve for curve in named if marginal_curves.samples_kept(curve, out) < options.samples]
     mnist = _load("mnist", options)
     for number, curve in enumerate(missing, 1):

@@ -35,6 +35,7 @@ class Curve:
         init: of the parameters, as `TrainConfig` has it.
         accumulate: whether the first steps only do that; `accumulating.py` explains it.
         step_size: of Adagrad; None where short trials choose it, as the paper does.
+        seed: of the parameters, the minibatches and the noise.
     """
 
     dataset: str
@@ -43,6 +44,7 @@ class Curve:
     init: str = INIT
     accumulate: bool = False
     step_size: float | None = None
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -54,18 +56,19 @@ class Curve:
         init = "" if self.init == INIT else f"-{self.init}"
         accumulate = "-accumulate" if self.accumulate else ""
         step_size = "" if self.step_size is None else f"-lr-{self.step_size:g}"
-        return init + accumulate + step_size
+        seed = f"-seed-{self.seed}" if self.seed else ""
+        return init + accumulate + step_size + seed
 
     @property
     def plain(self) -> Curve:
         """The curve of figure 2 that it is a variant of."""
         return Curve(self.dataset, self.algorithm, self.latent)
 
-    def config(self, samples: int, seed: int) -> TrainConfig:
+    def config(self, samples: int) -> TrainConfig:
         """As the paper has it; a step size that trials choose is still to be put in."""
         config = TrainConfig(
             samples=samples,
-            seed=seed,
+            seed=self.seed,
             latent=self.latent,
             init=self.init,
             batch_size=100,
@@ -76,9 +79,11 @@ class Curve:
         return config if self.step_size is None else replace(config, lr=self.step_size)
 
 
-def curves(init: str = INIT, accumulate: bool = False, step_size: float | None = None) -> Iterator[Curve]:
+def curves(
+    init: str = INIT, accumulate: bool = False, step_size: float | None = None, seed: int = 0
+) -> Iterator[Curve]:
     """AEVB first, in the order of the figures."""
-    variant = (init, accumulate, step_size)
+    variant = (init, accumulate, step_size, seed)
     yield Curve("mnist", "aevb", 2, *variant)
     for algorithm in ALGORITHMS:
         for dataset, latents in FIGURE_2.items():

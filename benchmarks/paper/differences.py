@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.paper import published
 from benchmarks.paper.curves import LearnedCurve
@@ -44,6 +44,25 @@ class Difference:
         if self.aim is None or self.test_minus_paper is None:
             return None
         return abs(self.test_minus_paper) <= self.aim
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The test bounds after so many samples of curves that differ in their seed alone, in nats; the paper's has one.
+
+    Attributes:
+        curve: the name of that of seed 0.
+        bounds: from the lowest to the highest.
+    """
+
+    curve: str
+    samples: int
+    bounds: list[float]
+    paper: float | None
+
+    @property
+    def mean(self) -> float:
+        return sum(self.bounds) / len(self.bounds)
 
 
 @dataclass(frozen=True)
@@ -91,6 +110,18 @@ def _difference(one: LearnedCurve, samples: int) -> Difference:
         None if paper_train is None else round(train - paper_train, 3),
         aim if wanted else None,
     )
+
+
+def spreads(rows: Sequence[Difference], learned: Sequence[LearnedCurve]) -> list[Spread]:
+    """Of every curve that was run with more seeds than one, at every one of `POINTS` that more than one reach."""
+    unseeded = {one.curve.name: replace(one.curve, seed=0).name for one in learned}
+    places = dict.fromkeys((unseeded[row.curve], row.samples) for row in rows)
+    groups = {place: [row for row in rows if (unseeded[row.curve], row.samples) == place] for place in places}
+    return [
+        Spread(*place, sorted(row.test for row in group), group[0].paper_test)
+        for place, group in groups.items()
+        if len(group) > 1
+    ]
 
 
 def contests(learned: Sequence[LearnedCurve]) -> list[Contest]:

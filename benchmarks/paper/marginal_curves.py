@@ -34,22 +34,25 @@ class MarginalCurve:
     Attributes:
         datapoints: N; training is on the first N of MNIST.
         init: of the parameters, as `TrainConfig` has it.
+        seed: of the parameters, the minibatches and the noise.
     """
 
     algorithm: str
     datapoints: int
     init: str = INIT
+    seed: int = 0
 
     @property
     def name(self) -> str:
-        variant = "" if self.init == INIT else f"-{self.init}"
-        return f"{self.algorithm}-{self.datapoints}{variant}"
+        init = "" if self.init == INIT else f"-{self.init}"
+        seed = f"-seed-{self.seed}" if self.seed else ""
+        return f"{self.algorithm}-{self.datapoints}{init}{seed}"
 
-    def config(self, samples: int, seed: int) -> TrainConfig:
+    def config(self, samples: int) -> TrainConfig:
         """As the paper has it, but for the step size, which is to be chosen."""
         return TrainConfig(
             samples=samples,
-            seed=seed,
+            seed=self.seed,
             latent=LATENT,
             hidden=HIDDEN,
             init=self.init,
@@ -61,10 +64,10 @@ class MarginalCurve:
         return replace(mnist, train=mnist.train[: self.datapoints], train_labels=None)
 
 
-def marginal_curves(init: str = INIT) -> Iterator[MarginalCurve]:
+def marginal_curves(init: str = INIT, seed: int = 0) -> Iterator[MarginalCurve]:
     for datapoints in DATAPOINTS:
         for algorithm in ALGORITHMS:
-            yield MarginalCurve(algorithm, datapoints, init)
+            yield MarginalCurve(algorithm, datapoints, init, seed)
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,12 @@ def samples_kept(curve: MarginalCurve, folder: Path) -> int:
 
 
 def read_all(folder: Path) -> Sequence[LearnedMarginal]:
-    """Those in the folder, in the order of `marginal_curves`, and then other initialisations."""
+    """Those in the folder, in the order of `marginal_curves`, and then other initialisations and seeds."""
     found = [read(path) for path in sorted(folder.glob("*.json"))]
     order = list(marginal_curves())
-    return sorted(found, key=lambda one: (one.curve.init != INIT, order.index(replace(one.curve, init=INIT))))
+
+    def place(one: LearnedMarginal) -> tuple[bool, int, int]:
+        plain = replace(one.curve, init=INIT, seed=0)
+        return one.curve.init != INIT, one.curve.seed, order.index(plain)
+
+    return sorted(found, key=place)

@@ -26,7 +26,7 @@ from benchmarks.paper.marginal_curves import (
     Measured,
 )
 from benchmarks.paper.marginal_runs import RECORDS_BETWEEN
-from benchmarks.paper.page import NUMBERS, PAGE, dump, signed, table
+from benchmarks.paper.page import NUMBERS, PAGE, dump, short, signed, table
 from vae_ext.aevb.run import RECORDED_DECADES, RECORDS
 from vae_ext.plots import lighten, new_figure, typeset
 
@@ -116,15 +116,11 @@ def order(rows: Sequence[Difference]) -> Iterator[str]:
         for part in PARTS:
             ranked = sorted(there, key=lambda row: -getattr(row, part))
             parts.append(f"{part}: {', '.join(f'{NAMES[row.algorithm]} {_at(row, part)}' for row in ranked)}")
-        yield f"N = {datapoints:,} after {_short(samples)} samples, {'; '.join(parts)}."
+        yield f"N = {datapoints:,} after {short(samples)} samples, {'; '.join(parts)}."
 
 
 def _at(row: Difference, part: str) -> str:
     return typeset(getattr(row, part), 1)
-
-
-def _short(samples: int) -> str:
-    return f"{samples:.0e}".replace("e+0", "e")
 
 
 def write(learned: Sequence[LearnedMarginal], folder: Path) -> None:
@@ -154,7 +150,7 @@ def _page(learned: Sequence[LearnedMarginal], rows: Sequence[Difference]) -> Ite
 
 
 def _against_the_paper(row: Difference) -> Iterator[str]:
-    yield from (row.curve, _short(row.samples))
+    yield from (row.curve, short(row.samples))
     for ours, theirs in ((row.train, row.paper_train), (row.test, row.paper_test)):
         yield typeset(ours, 1)
         yield from ("", "") if theirs is None else (typeset(theirs, 1), signed(ours - theirs))
@@ -170,9 +166,9 @@ def _last(one: LearnedMarginal) -> Iterator[str]:
 def _settings(learned: Sequence[LearnedMarginal]) -> str:
     config, setting = learned[0].config, learned[0].setting
     return (
-        f"{config.hidden} hidden units, {config.latent} latent variables, M = {config.batch_size}, {config.optimizer},"
-        f" initialisation {config.init} (or as a curve's name says), on {setting['threads']} thread(s), torch"
-        f" {setting['torch']}."
+        f"{config.hidden} hidden units, {config.latent} latent variables, M = {config.batch_size} (N in Monte Carlo"
+        f" EM), {config.optimizer}, initialisation {config.init} (or as a curve's name says), on {setting['threads']}"
+        f" thread(s), torch {setting['torch']}."
     )
 
 
