@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import mannwhitneyu
 
 from benchmarks.results import OURS, Document, Row, operator_name, step_name
 from benchmarks.tables import Table, error, megabytes, microseconds
@@ -22,8 +23,11 @@ _WAYS = (OURS, "ours+compile")
 # Of the intervals: so many draws, and what lies between these quantiles of them.
 _DRAWS, _INTERVAL = 1000, (0.005, 0.995)
 _QUANTILE = 0.2
+# The bootstrap makes too little of chance where rounds are few: ranks have to say so too. Of five rounds and five, none
+# may overlap; four and four are never enough.
+_LIKELY_CHANCE = 0.01
 
-_Draws = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Change:
     ratio: float
     drift: float  # of the peers, which tell what the machine does
     interval: tuple[float, float]  # of 99 % of what ratio / drift might as well have been
+    chance: float  # of rounds ranked as unlike as these had nothing changed (Mann and Whitney's test)
 
     @property
     def own(self) -> float:
@@ -46,6 +51,8 @@ class Change:
     def verdict(self) -> str:
         """Whether ours changed beside its peers, by more than chance and by more than two runs always differ by."""
         low, high = self.interval
+        if self.chance > _LIKELY_CHANCE:
+            return ""
         if low > 1 and self.own > _LEAST_CHANGE:
             return "slower"
         return "faster" if high < 1 and self.own < 1 / _LEAST_CHANGE else ""
@@ -99,10 +106,11 @@ def table(found: Sequence[Change]) -> Table:
             f"{change.drift:.2f}",
             f"{change.own:.2f}",
             f"{change.interval[0]:.2f} to {change.interval[1]:.2f}",
+            f"{change.chance:.1%}",
         ]
         for change in found
     ]
-    headings = ["row", "ours is", "before", "after", "after / before", "peers", "over peers", "99 % of chance"]
+    headings = ["row", "ours is", "before", "after", "after / before", "peers", "over peers", "99 % of chance", "ranks"]
     return Table("20th percentiles of ours in µs, and their ratios", headings, rows, words=2, grouped=False)
 
 
@@ -129,19 +137,31 @@ def _change(name: str, ours: str, before: Mapping[str, Any], after: Mapping[str,
         ratio=ratios[ours],
         drift=statistics.geometric_mean([ratios[peer] for peer in controls]) if controls else 1.0,
         interval=(float(low), float(high)),
+        chance=float(mannwhitneyu(*(_over_peers(timings, ours, controls) for timings in (before, after))).pvalue),
     )
 
 
-def _draws(timing: Mapping[str, Any], seed: int) -> _Draws:
+def _over_peers(timings: Mapping[str, Any], ours: str, controls: Sequence[str]) -> _Floats:
+    """The logarithm of each round's time of ours over its peers', whose disturbances it shares."""
+    own = np.log(_samples(timings[ours]))
+    over: _Floats = own - np.mean([np.log(_samples(timings[peer])) for peer in controls], axis=0) if controls else own
+    return over
+
+
+def _samples(timing: Mapping[str, Any]) -> _Floats:
+    # Files of earlier versions may have no samples: their percentiles make too much of chance rather than too little.
+    return np.asarray(timing["samples"] or [timing[name] for name in ("p20", "median", "p80")])
+
+
+def _draws(timing: Mapping[str, Any], seed: int) -> _Floats:
     """The 20th percentile of the samples, had other rounds been measured: the bootstrap.
 
     With one seed all contestants of a run have the same rounds, whose disturbances they share. Rounds that follow each
     other are alike, so that there is more chance than this shows.
     """
-    # Files of earlier versions may have no samples: their percentiles make too much of chance rather than too little.
-    samples = np.asarray(timing["samples"] or [timing[name] for name in ("p20", "median", "p80")])
+    samples = _samples(timing)
     chosen = np.random.default_rng(seed).integers(len(samples), size=(_DRAWS, len(samples)))
-    drawn: _Draws = np.quantile(samples[chosen], _QUANTILE, axis=1)
+    drawn: _Floats = np.quantile(samples[chosen], _QUANTILE, axis=1)
     return drawn
 
 

@@ -23,8 +23,8 @@ _Name = TypeVar("_Name", bound=Hashable)
 # Long enough that a sample is the steady state of one contestant, not the tail of another.
 _SAMPLE_NS = 2_000_000
 _WARM_UP_CALLS, _WARM_UP_SECONDS = 5, 0.2
-# For percentiles of any kind.
-_LEAST_ROUNDS = 4
+# With fewer, two runs could not be told apart (compare.py).
+_LEAST_ROUNDS = 5
 # What is written to a file; the machine repeats itself to fewer digits.
 _DIGITS = 4
 

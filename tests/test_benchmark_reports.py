@@ -32,7 +32,7 @@ def timing(median: float, spread: float = 1.01) -> dict[str, Any]:
         "median": median,
         "p80": median * spread,
         "calls_per_sample": 1,
-        "samples": [median / spread] * 3,
+        "samples": [median / spread] * 12,
     }
 
 
@@ -161,10 +161,10 @@ def noisy(median: float, seed: int, rounds: int = 40, noise: float = 0.2) -> dic
     return dataclasses.asdict(summarise(list(median * (1 + draws)), 1))
 
 
-def with_timings(seed: int, ours: float, noise: float) -> dict[str, Any]:
+def with_timings(seed: int, ours: float, noise: float, rounds: int = 40) -> dict[str, Any]:
     row = operator_row()
     for index, (name, median) in enumerate({"ours": ours, "eager": 80.0, "compile": 40.0}.items()):
-        row["timings"][name] = noisy(median, seed + index, noise=noise)
+        row["timings"][name] = noisy(median, seed + index, rounds, noise)
     return document(operators=[row], training=[])
 
 
@@ -182,6 +182,27 @@ def test_what_chance_explains_is_no_change() -> None:
     assert verdicts.count("") >= len(verdicts) - 3
 
 
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+@pytest.mark.parametrize("rounds", [4, 5, 7, 12])
+def test_few_rounds_do_not_raise_false_alarms(rounds: int, noise: float) -> None:
+    """As few as rows of a run have."""
+    seeds = range(0, 2000, 10)
+    alarms = 0
+    for seed in seeds:
+        before, after = with_timings(seed, 10.0, noise, rounds), with_timings(seed + 5000, 10.0, noise, rounds)
+        alarms += sum(change.verdict != "" for change in compare.changes(before, after))
+    assert alarms <= 0.01 * len(seeds)
+
+
+@pytest.mark.parametrize("rounds", [5, 7, 12])
+def test_few_rounds_do_not_hide_that_something_takes_twice_as_long(rounds: int) -> None:
+    found = [
+        compare.changes(with_timings(seed, 10.0, 0.1, rounds), with_timings(seed + 5000, 20.0, 0.1, rounds))[0].verdict
+        for seed in range(0, 200, 10)
+    ]
+    assert found.count("slower") >= 19
+
+
 def test_the_noise_of_peers_counts() -> None:
     steady = with_timings(0, 10.0, noise=0.001)
     shaky = with_timings(0, 10.0, noise=0.001)
@@ -196,7 +217,8 @@ def test_without_samples_chance_is_what_the_percentiles_leave() -> None:
     before, after = document(training=[]), document(training=[])
     for file in (before, after):
         for row in file["operators"]:
-            row["timings"]["ours"] = timing(10.0, spread=1.2) | {"samples": []}
+            for name, spread in (("ours", 1.2), ("eager", 1.01), ("compile", 1.01)):
+                row["timings"][name] = timing(10.0, spread) | {"samples": []}
     low, high = compare.changes(before, after)[0].interval
     assert low < 1 / 1.2 < 1.2 < high
 

@@ -442,8 +442,8 @@ def test_numbers_of_threads_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_slow_calls_have_fewer_rounds() -> None:
     effort = Effort(seconds=1, rounds=12, limit=5)
-    assert effort.wants(3, 99)
-    assert not effort.wants(4, 99)
+    assert effort.wants(4, 99)
+    assert not effort.wants(5, 99)
     assert effort.wants(11, 4.9)
     assert not effort.wants(12, 4.9)
     assert effort.wants(12, 0.9)
