@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
-from benchmarks.results import OURS, Document, Row, operator_name, step_name
+from benchmarks.results import OURS, Document, Row, named_rows, samples
 from benchmarks.tables import Table, error, megabytes, microseconds
 
 # Two runs of the same code on a quiet machine differ by as much.
@@ -143,14 +143,9 @@ def _change(name: str, ours: str, before: Mapping[str, Any], after: Mapping[str,
 
 def _over_peers(timings: Mapping[str, Any], ours: str, controls: Sequence[str]) -> _Floats:
     """The logarithm of each round's time of ours over its peers', whose disturbances it shares."""
-    own = np.log(_samples(timings[ours]))
-    over: _Floats = own - np.mean([np.log(_samples(timings[peer])) for peer in controls], axis=0) if controls else own
+    own = np.log(samples(timings[ours]))
+    over: _Floats = own - np.mean([np.log(samples(timings[peer])) for peer in controls], axis=0) if controls else own
     return over
-
-
-def _samples(timing: Mapping[str, Any]) -> _Floats:
-    # Files of earlier versions may have no samples: their percentiles make too much of chance rather than too little.
-    return np.asarray(timing["samples"] or [timing[name] for name in ("p20", "median", "p80")])
 
 
 def _draws(timing: Mapping[str, Any], seed: int) -> _Floats:
@@ -159,9 +154,9 @@ def _draws(timing: Mapping[str, Any], seed: int) -> _Floats:
     With one seed all contestants of a run have the same rounds, whose disturbances they share. Rounds that follow each
     other are alike, so that there is more chance than this shows.
     """
-    samples = _samples(timing)
-    chosen = np.random.default_rng(seed).integers(len(samples), size=(_DRAWS, len(samples)))
-    drawn: _Floats = np.quantile(samples[chosen], _QUANTILE, axis=1)
+    rounds = np.asarray(samples(timing))
+    chosen = np.random.default_rng(seed).integers(len(rounds), size=(_DRAWS, len(rounds)))
+    drawn: _Floats = np.quantile(rounds[chosen], _QUANTILE, axis=1)
     return drawn
 
 
@@ -176,14 +171,14 @@ def _unequal(
 
 
 def _timings(document: Document) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, row in _rows(document):
+    for name, row in named_rows(document):
         yield name, row["timings"]
 
 
 def _peaks(document: Document) -> dict[str, float]:
     return {
         f"{ours}, {name}": row["peak_bytes"][ours]
-        for name, row in _rows(document)
+        for name, row in named_rows(document)
         for ours in _WAYS
         if ours in row["peak_bytes"]
     }
@@ -202,10 +197,3 @@ def _errors(document: Document) -> dict[str, float]:
 
 def _for_people(found: float) -> float | None:
     return found if math.isfinite(found) else None
-
-
-def _rows(document: Document) -> Iterator[tuple[str, Row]]:
-    for row in document["operators"]:
-        yield operator_name(row), row
-    for row in document["training"]:
-        yield step_name(row), row
