@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
-from benchmarks.results import OURS, Document, Row, named_rows, samples
+from benchmarks.results import OURS, Document, named_rows, samples
 from benchmarks.tables import Table, error, megabytes, microseconds
 
 # Two runs of the same code on a quiet machine differ by as much.

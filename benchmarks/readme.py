@@ -92,11 +92,11 @@ def _where(document: Document, rest: str) -> str:
     virtual = " of a virtual machine" if machine.get("virtual") else ""
     quick = " A quick look, not to be quoted." if document["settings"]["quick"] else ""
     rows = document["operators"]
-    spread = f", in which p80 is beyond {summary.WIDE} × p20 in {summary.widely_spread(rows)} of {len(rows)} rows"
+    spread = f"; of {summary.widely_spread(rows)} of {len(rows)} rows of operators p80 is beyond {summary.WIDE} × p20"
     sentence = (
         f"{device}{virtual}, torch {machine['torch']}, vae_ext at {_short(machine['commit'])}; memory reads"
         f" {speed['read'] / 1e9:.0f} and copies {speed['copy'] / 1e9:.0f} GB/s, and others kept"
-        f" {document['cores_busy_with_others']:.2f} cores busy meanwhile. One run of `make bench`"
+        f" {document['cores_busy_with_others']:.2f} cores busy meanwhile. Each row is of one run of `make bench`"
         f"{spread if rows else ''}. 20th percentiles, in µs, with the allocator pinned (default: as it comes, and"
         f" medians); {rest}.{quick}"
     )
