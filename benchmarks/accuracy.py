@@ -36,6 +36,11 @@ class Question:
     def name(self) -> str:
         return f"{self.operator} {self.dtype}"
 
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The operators that have to be right for it."""
+        return (self.operator,)
+
     def cases(self) -> list[Case]:
         """As the registry of the tests would say it."""
         shape = _LATENTS if self.operator in LATENTS else _PIXELS

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import mannwhitneyu
 
-from benchmarks.results import OURS, Document, Row, operator_name, step_name
+from benchmarks.results import OURS, Document, named_rows, samples
 from benchmarks.tables import Table, error, megabytes, microseconds
 
 # Two runs of the same code on a quiet machine differ by as much.
@@ -22,8 +23,11 @@ _WAYS = (OURS, "ours+compile")
 # Of the intervals: so many draws, and what lies between these quantiles of them.
 _DRAWS, _INTERVAL = 1000, (0.005, 0.995)
 _QUANTILE = 0.2
+# The bootstrap makes too little of chance where rounds are few: ranks have to say so too. Of five rounds and five, none
+# may overlap; four and four are never enough.
+_LIKELY_CHANCE = 0.01
 
-_Draws = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Change:
     ratio: float
     drift: float  # of the peers, which tell what the machine does
     interval: tuple[float, float]  # of 99 % of what ratio / drift might as well have been
+    chance: float  # of rounds ranked as unlike as these had nothing changed (Mann and Whitney's test)
 
     @property
     def own(self) -> float:
@@ -46,6 +51,8 @@ class Change:
     def verdict(self) -> str:
         """Whether ours changed beside its peers, by more than chance and by more than two runs always differ by."""
         low, high = self.interval
+        if self.chance > _LIKELY_CHANCE:
+            return ""
         if low > 1 and self.own > _LEAST_CHANGE:
             return "slower"
         return "faster" if high < 1 and self.own < 1 / _LEAST_CHANGE else ""
@@ -99,10 +106,11 @@ def table(found: Sequence[Change]) -> Table:
             f"{change.drift:.2f}",
             f"{change.own:.2f}",
             f"{change.interval[0]:.2f} to {change.interval[1]:.2f}",
+            f"{change.chance:.1%}",
         ]
         for change in found
     ]
-    headings = ["row", "ours is", "before", "after", "after / before", "peers", "over peers", "99 % of chance"]
+    headings = ["row", "ours is", "before", "after", "after / before", "peers", "over peers", "99 % of chance", "ranks"]
     return Table("20th percentiles of ours in µs, and their ratios", headings, rows, words=2, grouped=False)
 
 
@@ -129,19 +137,26 @@ def _change(name: str, ours: str, before: Mapping[str, Any], after: Mapping[str,
         ratio=ratios[ours],
         drift=statistics.geometric_mean([ratios[peer] for peer in controls]) if controls else 1.0,
         interval=(float(low), float(high)),
+        chance=float(mannwhitneyu(*(_over_peers(timings, ours, controls) for timings in (before, after))).pvalue),
     )
 
 
-def _draws(timing: Mapping[str, Any], seed: int) -> _Draws:
+def _over_peers(timings: Mapping[str, Any], ours: str, controls: Sequence[str]) -> _Floats:
+    """The logarithm of each round's time of ours over its peers', whose disturbances it shares."""
+    own = np.log(samples(timings[ours]))
+    over: _Floats = own - np.mean([np.log(samples(timings[peer])) for peer in controls], axis=0) if controls else own
+    return over
+
+
+def _draws(timing: Mapping[str, Any], seed: int) -> _Floats:
     """The 20th percentile of the samples, had other rounds been measured: the bootstrap.
 
     With one seed all contestants of a run have the same rounds, whose disturbances they share. Rounds that follow each
     other are alike, so that there is more chance than this shows.
     """
-    # Files of earlier versions may have no samples: their percentiles make too much of chance rather than too little.
-    samples = np.asarray(timing["samples"] or [timing[name] for name in ("p20", "median", "p80")])
-    chosen = np.random.default_rng(seed).integers(len(samples), size=(_DRAWS, len(samples)))
-    drawn: _Draws = np.quantile(samples[chosen], _QUANTILE, axis=1)
+    rounds = np.asarray(samples(timing))
+    chosen = np.random.default_rng(seed).integers(len(rounds), size=(_DRAWS, len(rounds)))
+    drawn: _Floats = np.quantile(rounds[chosen], _QUANTILE, axis=1)
     return drawn
 
 
@@ -156,14 +171,14 @@ def _unequal(
 
 
 def _timings(document: Document) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for name, row in _rows(document):
+    for name, row in named_rows(document):
         yield name, row["timings"]
 
 
 def _peaks(document: Document) -> dict[str, float]:
     return {
         f"{ours}, {name}": row["peak_bytes"][ours]
-        for name, row in _rows(document)
+        for name, row in named_rows(document)
         for ours in _WAYS
         if ours in row["peak_bytes"]
     }
@@ -182,10 +197,3 @@ def _errors(document: Document) -> dict[str, float]:
 
 def _for_people(found: float) -> float | None:
     return found if math.isfinite(found) else None
-
-
-def _rows(document: Document) -> Iterator[tuple[str, Row]]:
-    for row in document["operators"]:
-        yield operator_name(row), row
-    for row in document["training"]:
-        yield step_name(row), row

@@ -113,6 +113,8 @@ def describe(device: str) -> dict[str, Any]:
     gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device == "cuda" else {}
     return gpu | {
         "cpu": _field("/proc/cpuinfo", "model name") or platform.machine(),
+        # Its neighbours are seen in what they take alone.
+        "virtual": "hypervisor" in _field("/proc/cpuinfo", "flags").split(),
         "cores": len(os.sched_getaffinity(0)),
         "cores_of_all": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -9,11 +9,12 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import figures, results, summary, tables
+from benchmarks import figures, groups, losses, overview, results, summary, tables
 from benchmarks.results import Document
+from benchmarks.tables import Table
 from vae_ext.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +22,6 @@ PROJECT_README = ROOT / "README.md"
 # What stands between the two is written by this command.
 MARKED = re.compile(r"(?<=<!-- measured -->\n).*?(?=<!-- end of measured -->)", re.DOTALL)
 
-_FORWARD_TOO = ("bernoulli_log_prob", "normal_rsample")
 _CAPTIONS = {
     "speed.png": "How many times as fast as eager PyTorch and torch.compile every operator is",
     "training.png": "Samples per second and peak memory of whole training steps",
@@ -32,29 +32,27 @@ _CAPTIONS = {
 
 def section(document: Document, folder: str) -> str:
     """The measured part of the project's README, for results that are in `folder`, seen from there."""
-    lines = [_where(document, folder), "", *_readme_table(document)]
-    lines += ["", *(f"- {line}" for line in summary.lines(document))]
-    lines += _slower(document)
-    for name, part in figures.PARTS.items():
-        if document[part]:
-            lines += ["", f"![{_CAPTIONS[name]}]({folder}/{name})"]
+    lines = [_where(document, f"every row is in [{folder}]({folder})")]
+    lines += _picture(document, "speed.png", f"{folder}/")
+    lines += _written([overview.operators(document), groups.speeds(document["operators"])], level="###")
+    lines += _written([overview.training(document["training"])], level="###")
+    lines += _picture(document, "training.png", f"{folder}/")
+    lines += _written([summary.table(document), losses.slower(document)], level="###")
+    for name in ("scaling.png", "accuracy.png"):
+        lines += _picture(document, name, f"{folder}/")
     return "\n".join(lines) + "\n"
 
 
 def page(document: Document) -> str:
     """README.md beside the results: every table and picture."""
-    lines = ["# Measured", "", _where(document, "this folder"), ""]
+    lines = ["# Measured", "", _where(document, "all samples are in results.json"), ""]
     lines += ["Written by `python -m benchmarks.readme`; [benchmarks/README.md](../../README.md) says what it means."]
-    for table in tables.tables(document):
-        lines += ["", f"## {table.title}", "", *table.markdown()]
-    lines += ["", "## Summary", ""]
-    lines += [f"- {line.with_aim()}" for line in summary.lines(document)]
-    lines += _slower(document)
+    lines += _written([summary.table(document), *groups.tables(document), *losses.tables(document)])
+    for name in figures.PARTS:
+        lines += _picture(document, name)
+    lines += _written(tables.tables(document))
     if document["left_out"]:
-        lines += ["", "Left out:", "", *(f"- {name}: {reason}" for name, reason in document["left_out"].items())]
-    for name, part in figures.PARTS.items():
-        if document[part]:
-            lines += ["", f"![{_CAPTIONS[name]}]({name})"]
+        lines += ["", "## Left out", "", *(f"- {name}: {reason}" for name, reason in document["left_out"].items())]
     return "\n".join(lines) + "\n"
 
 
@@ -77,15 +75,30 @@ def write(path: Path, readme: Path = PROJECT_README) -> None:
     figures.draw(document, path.parent, results.digest(path))
 
 
-def _where(document: Document, folder: str) -> str:
+def _written(made: Sequence[Table], level: str = "##") -> Iterator[str]:
+    for table in made:
+        if table.rows:
+            yield from ("", f"{level} {table.title}", "", *table.markdown())
+
+
+def _picture(document: Document, name: str, folder: str = "") -> list[str]:
+    """Nothing where it was not drawn."""
+    return ["", f"![{_CAPTIONS[name]}]({folder}{name})"] if document[figures.PARTS[name]] else []
+
+
+def _where(document: Document, rest: str) -> str:
     machine, speed = document["machine"], document["bandwidth_bytes_per_second"]
     device = machine.get("gpu", f"{machine['cores']} cores of {machine['cpu']} ({machine['isa']})")
+    virtual = " of a virtual machine" if machine.get("virtual") else ""
     quick = " A quick look, not to be quoted." if document["settings"]["quick"] else ""
+    rows = document["operators"]
+    spread = f"; of {summary.widely_spread(rows)} of {len(rows)} rows of operators p80 is beyond {summary.WIDE} × p20"
     sentence = (
-        f"{device}, torch {machine['torch']}, vae_ext at {_short(machine['commit'])}; memory reads"
-        f" {speed['read'] / 1e9:.0f} and copies {speed['copy'] / 1e9:.0f} GB/s. 20th percentiles, in µs, with the"
-        f" allocator pinned (default: as it comes, and medians), from `make bench`; all of it is in"
-        f" {'results.json' if folder == 'this folder' else f'[{folder}]({folder})'}.{quick}"
+        f"{device}{virtual}, torch {machine['torch']}, vae_ext at {_short(machine['commit'])}; memory reads"
+        f" {speed['read'] / 1e9:.0f} and copies {speed['copy'] / 1e9:.0f} GB/s, and others kept"
+        f" {document['cores_busy_with_others']:.2f} cores busy meanwhile. Each row is of one run of `make bench`"
+        f"{spread if rows else ''}. 20th percentiles, in µs, with the allocator pinned (default: as it comes, and"
+        f" medians); {rest}.{quick}"
     )
     return textwrap.fill(sentence, 120, break_long_words=False, break_on_hyphens=False)
 
@@ -94,38 +107,6 @@ def _short(commit: str) -> str:
     """Still telling that the sources were not those of the commit."""
     name, *dirty = commit.split("-")
     return "-".join([name[:12], *dirty])
-
-
-def _readme_table(document: Document) -> Iterator[str]:
-    """float32, one sample: forward with backward, and what is often used without a gradient also forward."""
-    shown = [
-        row
-        for row in document["operators"]
-        if (row["dtype"], row["samples"]) == ("float32", 1)
-        and (row["pass"] == "fwd+bwd" or row["operator"] in _FORWARD_TOO)
-    ]
-    if not shown:
-        return
-    default = any("default_allocator" in row for row in shown)
-    yield "| operator | pass | shape | ours | eager | compile | × eager | × compile |" + (
-        " default: × eager | × compile | memory |" if default else " memory |"
-    )
-    yield "|---|---|---|" + "---:|" * (8 if default else 6)
-    for row in shown:
-        timings, as_it_comes = row["timings"], row.get("default_allocator", {"timings": {}})["timings"]
-        cells = [f"`{row['operator']}`", row["pass"], tables.shape(row)]
-        times = (timings[name]["p20"] if name in timings else None for name in ("ours", "eager", "compile"))
-        cells += ["" if time is None else tables.microseconds(time) for time in times]
-        cells += [tables.ratio(timings, peer) for peer in ("eager", "compile")]
-        if default:
-            cells += [tables.ratio(as_it_comes, peer, percentile="median") for peer in ("eager", "compile")]
-        cells.append(tables.bandwidth(row, document["settings"]["device"], tables.BEYOND_CACHES))
-        yield f"| {' | '.join(cells)} |"
-
-
-def _slower(document: Document) -> list[str]:
-    lost = summary.losses(document)
-    return ["", "Where ours is slower than a peer:", "", *(f"- {sentence}" for sentence in lost)] if lost else []
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import compare, results, summary, tables
+from benchmarks import compare, groups, losses, results, summary, tables
 from benchmarks.machine import quiet_cores
 from benchmarks.results import Document
 from benchmarks.terminal import Terminal, terminal
@@ -14,14 +14,11 @@ from vae_ext.errors import UserError
 
 def show(document: Document, terminal: Terminal) -> None:
     """Tables, conditions, summary."""
-    for table in tables.tables(document):
+    for table in (*tables.tables(document), *groups.tables(document), *losses.tables(document)):
         terminal.show(table)
     terminal.say(*conditions(document))
     for line in summary.lines(document):
-        terminal.say(f"{'✗' if line.missed else ' '} {line.with_aim()}", warning=line.missed)
-    slower = summary.losses(document)
-    if slower:
-        terminal.say("Slower than a peer:", *(f"  {row}" for row in slower))
+        terminal.say(f"{'✗' if line.missed else ' '} {line}", warning=line.missed)
 
 
 def conditions(document: Document) -> Iterator[str]:
@@ -44,8 +41,7 @@ def conditions(document: Document) -> Iterator[str]:
     yield "Seconds: " + ", ".join(f"{part} {seconds:.0f}" for part, seconds in document["seconds"].items())
     for name, reason in document["left_out"].items():
         yield f"Left out: {name}: {reason}."
-    named = [(results.operator_name(row), row) for row in document["operators"]]
-    for name, row in [*named, *((results.step_name(row), row) for row in document["training"])]:
+    for name, row in results.named_rows(document):
         yield from (f"{peer} failed in {name}: {message}" for peer, message in row["failed"].items())
         default = row.get("default_allocator", {}).get("failed", {})
         yield from (f"{peer} failed in {name} with the default allocator: {why}" for peer, why in default.items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -79,10 +79,24 @@ def step_name(row: Row) -> str:
     return f"{row['model']} M={row['batch']} {row['dtype']}"
 
 
+def named_rows(document: Document) -> Iterator[tuple[str, Row]]:
+    """The rows that have timings of ours and of peers: operators, then training."""
+    for row in document["operators"]:
+        yield operator_name(row), row
+    for row in document["training"]:
+        yield step_name(row), row
+
+
 def times_as_fast(timings: Mapping[str, Any], peer: str, ours: str = "ours", percentile: str = "p20") -> float:
     """A percentile of a peer over that of ours."""
     ratio: float = timings[peer][percentile] / timings[ours][percentile]
     return ratio
+
+
+def samples(timing: Mapping[str, Any]) -> Sequence[float]:
+    """The times of single rounds; of files of earlier versions, which may have none, the percentiles stand for them."""
+    found: Sequence[float] = timing["samples"] or [timing[name] for name in ("p20", "median", "p80")]
+    return found
 
 
 def share_of_memory(row: Row, device: str) -> float | None:

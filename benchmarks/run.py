@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +19,11 @@ from benchmarks.contestants import fresh_cache
 from benchmarks.gate import pass_gate
 from benchmarks.report import show
 from benchmarks.results import PARTS
+from benchmarks.selection import Selection, select
 from benchmarks.session import Plan, Session
 from benchmarks.terminal import terminal
 from benchmarks.worker import AS_IT_COMES, PINNED, Worker
-from benchmarks.workloads import DTYPES, OPERATORS, Workload, matching, suite
+from benchmarks.workloads import DTYPES
 from vae_ext import _native
 from vae_ext.errors import UserError
 
@@ -49,15 +50,12 @@ def run(options: Options) -> None:
     Raises:
         UserError: an option is unusable, the machine is busy, an operator is wrong, or nothing was measured.
     """
-    _expect_known("--parts", options.parts, PARTS)
-    _expect_known("--dtypes", options.dtypes, DTYPES)
     device = _resolve_device(options.device)
-    wants_operators = "operators" in options.parts
-    workloads = matching(options.only, suite(device, options.quick, options.dtypes)) if wants_operators else []
+    selection = select(device, options.quick, options.parts, options.dtypes, options.only)
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     with _session(Plan(device, options.quick, options.input_sets), options) as session:
-        document = _measure(session, options, workloads)
+        document = _measure(session, options, selection)
     if not any(document[part] for part in PARTS):
         reason = next(iter(session.left_out.values()))
         raise UserError(f"nothing was measured: {len(session.left_out)} were left out, the first because {reason}")
@@ -67,26 +65,26 @@ def run(options: Options) -> None:
         session.terminal.say(f"Written to {options.out}")
 
 
-def _measure(session: Session, options: Options, workloads: Sequence[Workload]) -> dict[str, Any]:
+def _measure(session: Session, options: Options, selection: Selection) -> dict[str, Any]:
     """The document of results.json, written after each row: what was measured so far outlives an interruption."""
     _expect_quiet(session, options.force)
     load = machine.OtherLoad(session.pids)
     begun = monotonic()
-    gated = (
-        OPERATORS if set(options.parts) - {"operators"} else {part for workload in workloads for part in workload.parts}
-    )
-    cases = pass_gate(session, gated, options.dtypes)
+    cases = pass_gate(session, selection.made_of(), options.dtypes)
     document = _header(session, options) | {"cases_right": cases, "seconds": {"correctness": _seconds_since(begun)}}
     document |= {part: [] for part in PARTS}
-    measures: dict[str, Callable[[], Iterator[list[dict[str, Any]]]]] = {
-        "operators": lambda: operators.sweep(session, workloads),
-        "training": lambda: training.train(session, training.steps(options.quick, options.dtypes)),
-        "accuracy": lambda: accuracy.compare(session, accuracy.questions(options.dtypes)),
-        "scaling": lambda: scaling.grow(session, scaling.points(session.plan.device, options.quick)),
+    measured: dict[str, Iterator[list[dict[str, Any]]]] = {
+        "operators": operators.sweep(session, selection.operators),
+        "training": training.train(session, selection.training),
+        "accuracy": accuracy.compare(session, selection.accuracy),
+        "scaling": scaling.grow(session, selection.scaling),
     }
     for part in options.parts:
+        if not selection.cells(part):
+            session.terminal.say(f"Nothing of {part}: --only and --dtypes leave none of its rows.")
+            continue
         begun = monotonic()
-        for rows in measures[part]():
+        for rows in measured[part]:
             document[part] = rows
             document["seconds"][part] = _seconds_since(begun)
             _record(document, session, load, options.out)
@@ -133,12 +131,6 @@ def _session(plan: Plan, options: Options) -> Iterator[Session]:
             workers.append(Worker(allocator, cache, options.threads))
             stack.callback(workers[-1].close)
         yield Session(terminal(), plan, workers[0], workers[1] if len(workers) > 1 else None, deadline)
-
-
-def _expect_known(option: str, given: Sequence[str], known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise UserError(f"{option} has {name!r}, expected some of {', '.join(known)}")
 
 
 def _resolve_device(name: str | None) -> str:

@@ -26,11 +26,11 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Point:
-    """One workload on one curve. `threads` None is as many as torch takes."""
+    """One workload on one curve, with each of these numbers of threads; none is as many as torch takes."""
 
     axis: str
     workload: Workload
-    threads: int | None = None
+    threads: tuple[int, ...] = ()
 
     @property
     def value(self) -> int:
@@ -40,14 +40,19 @@ class Point:
 
     @property
     def name(self) -> str:
-        threads = "" if self.threads is None else f" {self.threads} threads"
-        return f"{self.axis}: {self.workload.name}{threads}"
+        return f"{self.axis}: {self.workload.name}"
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The operators that have to be right for it."""
+        return self.workload.made_of
 
 
-def points(device: str, quick: bool) -> list[Point]:
-    """All points of all curves."""
+def points(device: str, quick: bool, dtypes: Sequence[str]) -> list[Point]:
+    """All points of all curves, which are of float32."""
     every = 3 if quick else 1
-    return [point for operator in _EVENTS for point in _points(operator, device, every)]
+    found = [point for operator in _EVENTS for point in _points(operator, device, every)]
+    return [point for point in found if point.workload.dtype in dtypes]
 
 
 def _points(operator: str, device: str, every: int) -> Iterator[Point]:
@@ -65,42 +70,51 @@ def _points(operator: str, device: str, every: int) -> Iterator[Point]:
     if device == "cuda":
         return
     for batch in _BATCHES[::every]:
-        for threads in thread_counts(len(os.sched_getaffinity(0))):
-            yield Point("threads", workload(batch, event), threads)
+        yield Point("threads", workload(batch, event), thread_counts(len(os.sched_getaffinity(0))))
 
 
-def thread_counts(cores: int) -> list[int]:
+def thread_counts(cores: int) -> tuple[int, ...]:
     """Powers of two up to the cores, and the cores."""
-    return sorted({1 << power for power in range(cores.bit_length()) if 1 << power <= cores} | {cores})
+    return tuple(sorted({1 << power for power in range(cores.bit_length()) if 1 << power <= cores} | {cores}))
 
 
 def grow(session: Session, cells: Sequence[Point]) -> Iterator[list[dict[str, Any]]]:
     """The rows so far, after each point."""
     rows: list[dict[str, Any]] = []
     for point in session.each("scaling", {point.name: point for point in cells}):
-        row = session.measured(point.name, session.pinned, measure, point, session.plan)
-        rows += [] if row is None else [row]
+        rows += session.measured(point.name, session.pinned, measure, point, session.plan) or []
         yield rows
 
 
-def measure(point: Point, plan: Plan) -> dict[str, Any]:
-    """Times in µs a call, of ours and of eager."""
+def measure(point: Point, plan: Plan) -> list[dict[str, Any]]:
+    """Times in µs a call, of ours and of eager, a row for each number of threads; all are in the same rounds."""
     before = torch.get_num_threads()
-    operators = {OURS: vae_ext, "eager": reference}
+    counts = point.threads or (before,)
+    inputs = Inputs(point.workload, plan.device, plan.input_sets)
+    functions = {
+        name: inputs.call(operator_of(module, point.workload.operator))
+        for name, module in {OURS: vae_ext, "eager": reference}.items()
+    }
+    calls = {(name, count): call for count in counts for name, call in functions.items()}
+
+    def with_threads(contestant: tuple[str, int]) -> None:
+        torch.set_num_threads(contestant[1])
+        # Threads that are new start with the first call, which is not to be timed.
+        calls[contestant]()
+
     try:
-        torch.set_num_threads(point.threads or before)
-        inputs = Inputs(point.workload, plan.device, plan.input_sets)
-        calls = {name: inputs.call(operator_of(module, point.workload.operator)) for name, module in operators.items()}
-        timings, _ = interleave(calls, plan.effort_of_a_point)
-        threads = torch.get_num_threads()
+        timings, _ = interleave(calls, plan.effort_of_a_point, prepare=with_threads)
     finally:
         torch.set_num_threads(before)
-    return {
-        "axis": point.axis,
-        "operator": point.workload.operator,
-        "shape": list(point.workload.shape),
-        "samples": point.workload.samples,
-        "threads": threads,
-        "value": point.value,
-        "timings": {name: asdict(timing) for name, timing in timings.items()},
-    }
+    return [
+        {
+            "axis": point.axis,
+            "operator": point.workload.operator,
+            "shape": list(point.workload.shape),
+            "samples": point.workload.samples,
+            "threads": count,
+            "value": point.value,
+            "timings": {name: asdict(timings[name, count]) for name in functions},
+        }
+        for count in counts
+    ]

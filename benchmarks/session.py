@@ -33,12 +33,12 @@ class Plan:
     @property
     def effort_of_a_step(self) -> Effort:
         """For whole training steps."""
-        return Effort(seconds=0.5, rounds=4) if self.quick else Effort(seconds=2.0, rounds=7, limit=15.0)
+        return Effort(seconds=0.5, rounds=5) if self.quick else Effort(seconds=2.0, rounds=7, limit=15.0)
 
     @property
     def effort_of_a_point(self) -> Effort:
         """For one point of a curve."""
-        return Effort(seconds=0.05, rounds=4) if self.quick else Effort(seconds=0.2, rounds=9)
+        return Effort(seconds=0.05, rounds=5) if self.quick else Effort(seconds=0.2, rounds=9)
 
 
 @dataclass

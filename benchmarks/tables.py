@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.results import PEERS, STEPS, Document, Row, share_of_memory, times_as_fast
 
-_SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
+SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
 # Below this the shared cache and not memory would be what the bandwidth is of.
 BEYOND_CACHES = 64 * 2**20
 
@@ -17,7 +17,7 @@ BEYOND_CACHES = 64 * 2**20
 class Table:
     """Headings and rows of text; the first `words` columns are words, the others numbers.
 
-    Rows of the same first column are a group, if there are groups at all.
+    Rows of the same first column are a group, if there are groups at all; it is a name of the code, or words.
     """
 
     title: str
@@ -25,6 +25,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     words: int
     grouped: bool = True
+    code: bool = True
 
     def plain(self) -> Iterator[str]:
         lines = [self.headings, *self.rows]
@@ -38,9 +39,8 @@ class Table:
     def markdown(self) -> Iterator[str]:
         yield f"| {' | '.join(self.headings)} |"
         yield "|" + "---|" * self.words + "---:|" * (len(self.headings) - self.words)
-        for row in self.rows:
-            code, *cells = row
-            yield f"| {' | '.join([f'`{code}`', *cells])} |"
+        for first, *cells in self.rows:
+            yield f"| {' | '.join([f'`{first}`' if self.code else first, *cells])} |"
 
 
 def tables(document: Document) -> list[Table]:
@@ -64,7 +64,7 @@ def speed(rows: Sequence[Row]) -> Table:
 
     def cells(row: Row) -> Iterator[str]:
         timings = row["timings"]
-        yield from (row["operator"], row["pass"], shape(row), _SHORT[row["dtype"]])
+        yield from (row["operator"], row["pass"], shape(row), SHORT[row["dtype"]])
         yield from (microseconds(timings["ours"][percentile]) for percentile in ("p20", "median", "p80"))
         yield from (microseconds(timings[peer]["p20"]) if peer in timings else "" for peer in peers)
         yield from (ratio(timings, peer) for peer in peers)
@@ -85,7 +85,7 @@ def limits(rows: Sequence[Row], device: str) -> Table:
 
     def cells(row: Row) -> Iterator[str]:
         found, ours = row["limits"], row["timings"]["ours"]["p20"]
-        yield from (row["operator"], row["pass"], shape(row), _SHORT[row["dtype"]])
+        yield from (row["operator"], row["pass"], shape(row), SHORT[row["dtype"]])
         yield from (microseconds(found[name]) if name in found else "" for name in ("torch", "call"))
         yield f"{row['bound'] / ours:.0%}" if row["bound"] is not None else ""
         yield bandwidth(row, device, 0)
@@ -105,7 +105,7 @@ def training(rows: Sequence[Row]) -> Table:
 
     def cells(row: Row) -> Iterator[str]:
         timings, default = row["timings"], row.get("default_allocator", {"timings": {}})["timings"]
-        yield from (row["model"], f"{row['batch']:,}", _SHORT[row["dtype"]])
+        yield from (row["model"], f"{row['batch']:,}", SHORT[row["dtype"]])
         yield from (f"{samples_per_second(row, name):,.0f}" if name in timings else "" for name in STEPS)
         yield from (ratio(timings, "eager", name, 2) for name in STEPS[1:])
         yield ratio(default, "eager", "ours", 2, "median")
@@ -122,7 +122,7 @@ def accuracy(rows: Sequence[Row]) -> Table:
     names = [name for name in ("ours", "eager", "compile") if any(name in row["output"] for row in rows)]
 
     def cells(row: Row) -> Iterator[str]:
-        yield from (row["operator"], _SHORT[row["dtype"]], row["values"])
+        yield from (row["operator"], SHORT[row["dtype"]], row["values"])
         for part in ("output", "gradient"):
             yield from (error(row[part][name]) if name in row[part] else "" for name in names)
 

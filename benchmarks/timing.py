@@ -10,20 +10,21 @@ import math
 import random
 import resource
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from time import perf_counter, perf_counter_ns
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 
 Call: TypeAlias = Callable[[], object]
+_Name = TypeVar("_Name", bound=Hashable)
 
 # Long enough that a sample is the steady state of one contestant, not the tail of another.
 _SAMPLE_NS = 2_000_000
 _WARM_UP_CALLS, _WARM_UP_SECONDS = 5, 0.2
-# For percentiles of any kind.
-_LEAST_ROUNDS = 4
+# With fewer, two runs could not be told apart (compare.py).
+_LEAST_ROUNDS = 5
 # What is written to a file; the machine repeats itself to fewer digits.
 _DIGITS = 4
 
@@ -54,13 +55,21 @@ class Effort:
         return rounds < self.rounds and seconds < self.limit
 
 
-def interleave(calls: Mapping[str, Call], effort: Effort) -> tuple[dict[str, Timing], float]:
+def interleave(
+    calls: Mapping[_Name, Call], effort: Effort, prepare: Callable[[_Name], object] = lambda _: None
+) -> tuple[dict[_Name, Timing], float]:
     """Times every call once a round, and counts the page faults of a round.
 
     Each round has another order, so that no call always finds the caches as the same other one left them.
+
+    Args:
+        prepare: sets up what the call of this name is to find, before each of its samples; it is not timed.
     """
-    repeats = {name: _repeats(call) for name, call in calls.items()}
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    repeats: dict[_Name, int] = {}
+    samples: dict[_Name, list[float]] = {name: [] for name in calls}
+    for name, call in calls.items():
+        prepare(name)
+        repeats[name] = _repeats(call)
     rounds = 0
     gc.collect()
     gc.disable()
@@ -70,6 +79,7 @@ def interleave(calls: Mapping[str, Call], effort: Effort) -> tuple[dict[str, Tim
         while effort.wants(rounds, perf_counter() - begun):
             chance.shuffle(order)
             for name in order:
+                prepare(name)
                 samples[name].append(_sample(calls[name], repeats[name]))
             rounds += 1
         faults = _page_faults() - faults

@@ -20,6 +20,7 @@ from benchmarks.models import MODELS, Vae
 from benchmarks.results import step_name
 from benchmarks.session import Plan, Session
 from benchmarks.timing import Call, interleave, rounded_off
+from benchmarks.workloads import MADE_OF_LOSS
 from tests.memory import peak_bytes
 from vae_ext import reference
 from vae_ext.errors import UserError
@@ -55,6 +56,11 @@ class Step:
     @property
     def name(self) -> str:
         return step_name(asdict(self))
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """The operators that have to be right for it."""
+        return MADE_OF_LOSS
 
 
 def steps(quick: bool, dtypes: Sequence[str]) -> list[Step]:

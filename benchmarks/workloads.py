@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -16,7 +15,6 @@ from torch import Tensor
 from benchmarks.results import operator_name
 from tests.cases import LOCATION_SCALE, NOISY, Case, Result, Shape, as_tuple, case_of, roles_of
 from vae_ext import reference
-from vae_ext.errors import UserError
 
 Pass: TypeAlias = Literal["fwd", "fwd+bwd"]
 Operator: TypeAlias = Callable[..., Result]
@@ -36,7 +34,7 @@ _SAMPLES = (1, 8, 50)
 
 # What a training step minimises, by the shape of its data: the operators it is made of, and the dimension of z.
 LOSS = "loss"
-_PARTS_OF_LOSS = ("normal_rsample_kl", "bernoulli_log_prob")
+MADE_OF_LOSS = ("normal_rsample_kl", "bernoulli_log_prob")
 _LATENT_DIM = 20
 
 # What the greediest contestant keeps and computes beside its inputs, in float32, and half as much again: eager's peak
@@ -103,9 +101,9 @@ class Workload:
         return self.samples * math.prod(self.shape)
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def made_of(self) -> tuple[str, ...]:
         """The operators that have to be right for it."""
-        return _PARTS_OF_LOSS if self.operator == LOSS else (self.operator,)
+        return MADE_OF_LOSS if self.operator == LOSS else (self.operator,)
 
     def case(self) -> Case:
         """How the registry of the tests would say it. The data of a likelihood are the same for every sample."""
@@ -212,22 +210,6 @@ def suite(device: str, quick: bool, dtypes: Sequence[str]) -> list[Workload]:
     """The grid, in the order of the report."""
     grid = _quick_grid(device) if quick else _grid(device)
     return [workload for workload in grid if workload.dtype in dtypes]
-
-
-def matching(only: str, workloads: Sequence[Workload]) -> list[Workload]:
-    """The workloads whose name the regular expression `only` is found in.
-
-    Raises:
-        UserError: it is none, or is found in none.
-    """
-    try:
-        pattern = re.compile(only)
-    except re.error as error:
-        raise UserError(f"--only {only} is not a regular expression: {error}") from error
-    chosen = [workload for workload in workloads if pattern.search(workload.name)]
-    if not chosen:
-        raise UserError(f"--only {only} is found in none of: {', '.join(workload.name for workload in workloads)}")
-    return chosen
 
 
 def by_importance(workloads: Iterable[Workload]) -> list[Workload]:

@@ -27,10 +27,12 @@ from benchmarks import (
     operators,
     results,
     run,
+    scaling,
     training,
     workloads,
 )
 from benchmarks.models import MODELS
+from benchmarks.selection import Selection, select
 from benchmarks.session import Plan, Session
 from benchmarks.terminal import PlainTerminal
 from benchmarks.timing import Effort, Timing, interleave
@@ -83,13 +85,51 @@ def test_the_grid_has_every_operator_in_both_passes_and_dtypes(device: str) -> N
 
 
 def test_a_selection_is_by_name_and_dtype() -> None:
-    grid = workloads.suite("cpu", quick=False, dtypes=["bfloat16"])
-    chosen = workloads.matching(r"normal_kl fwd .*x64 ", grid)
-    assert [workload.name for workload in chosen] == ["normal_kl fwd 8192x64 bfloat16"]
+    found = select("cpu", dtypes=["bfloat16"], only=r"normal_kl fwd .*x64 ")
+    assert [workload.name for workload in found.operators] == ["normal_kl fwd 8192x64 bfloat16"]
     with pytest.raises(UserError, match=r"--only \( is not a regular expression"):
-        workloads.matching("(", grid)
-    with pytest.raises(UserError, match="is found in none of: bernoulli_log_prob fwd"):
-        workloads.matching("float32", grid)
+        select("cpu", only="(")
+    with pytest.raises(UserError, match=r"--only float32 is found in none of the names, which are like bernoulli_log_"):
+        select("cpu", dtypes=["bfloat16"], only="float32")
+
+
+@pytest.mark.parametrize(
+    ("only", "counts"),
+    [
+        ("normal_kl fwd 8192", {"operators": 2}),
+        ("mlp M=100 ", {"training": 2}),
+        ("^normal_kl bfloat16", {"accuracy": 1}),
+        ("batch: .*x784", {"scaling": 8}),
+        ("^threads: ", {"scaling": 16}),
+        ("normal_rsample_kl.*256x64 float", {"scaling": 4}),
+        ("^normal_kl .*float32", {"operators": 8, "accuracy": 1}),
+        ("", {"operators": 310, "training": 16, "accuracy": 14, "scaling": 60}),
+    ],
+)
+def test_a_selection_is_of_every_part(only: str, counts: dict[str, int]) -> None:
+    found = select("cpu", only=only)
+    assert {part: len(found.cells(part)) for part in results.PARTS if found.cells(part)} == counts
+
+
+def test_a_selection_has_nothing_of_other_parts() -> None:
+    found = select("cpu", parts=["accuracy", "scaling"], only="normal_kl|rsample_kl")
+    assert not found.operators
+    assert not found.training
+    assert {question.operator for question in found.accuracy} == {"normal_kl", "normal_rsample_kl"}
+    assert {point.workload.operator for point in found.scaling} == {"normal_rsample_kl"}
+
+
+def test_what_is_measured_has_to_be_right() -> None:
+    assert select("cpu", parts=["training"]).made_of() == {"normal_rsample_kl", "bernoulli_log_prob"}
+    assert select("cpu", parts=["operators"], only="^normal_kl ").made_of() == {"normal_kl"}
+    assert select("cpu").made_of() == set(OPERATORS)
+
+
+def test_curves_are_of_float32() -> None:
+    """And are not measured where its cases were not checked."""
+    assert not select("cpu", dtypes=["bfloat16"]).scaling
+    with pytest.raises(UserError, match=r"^--parts scaling has nothing in --dtypes bfloat16$"):
+        select("cpu", parts=["scaling"], dtypes=["bfloat16"])
 
 
 def test_what_matters_most_is_measured_first() -> None:
@@ -142,15 +182,6 @@ def test_half_precision_alone_has_something_in_every_grid() -> None:
         assert workloads.suite(device, quick, ["bfloat16"]), (device, quick)
 
 
-def test_what_only_operators_have_is_asked_of_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> Any:
-        raise UserError("begun")
-
-    monkeypatch.setattr(run, "_session", stop)
-    with pytest.raises(UserError, match="begun"):
-        run.run(run.Options(parts=("training",), only="nothing like this", device="cpu"))
-
-
 def test_a_cell_without_memory_is_left_out_and_the_others_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(function: Callable[..., Any], *args: Any) -> Any:
         if function is machine.available_memory:
@@ -168,7 +199,7 @@ def test_a_cell_without_memory_is_left_out_and_the_others_are_measured(monkeypat
 
 def test_each_row_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what was left out after the last, where one interrupts or not."""
-    interrupted = session({})
+    interrupted, one = session({}), Selection(operators=[Workload("normal_kl", (100, 20), "fwd")])
 
     def sweep(found: Session, _workloads: object) -> Iterator[list[dict[str, Any]]]:
         yield [{"first": 1}]
@@ -181,11 +212,11 @@ def test_each_row_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Session, "pids", lambda _: [os.getpid()])
     monkeypatch.setattr(operators, "sweep", sweep)
     with pytest.raises(KeyboardInterrupt):
-        run._measure(interrupted, run.Options(parts=("operators",), out=tmp_path), [])
+        run._measure(interrupted, run.Options(parts=("operators",), out=tmp_path), one)
     assert results.read(tmp_path / results.FILE_NAME)["operators"] == [{"first": 1}, {"second": 2}]
     late = session({}, deadline=0.0)
     monkeypatch.setattr(operators, "sweep", lambda found, _: iter(found.each("operators", {"a": []})))
-    run._measure(late, run.Options(parts=("operators",), out=tmp_path), [])
+    run._measure(late, run.Options(parts=("operators",), out=tmp_path), one)
     assert results.read(tmp_path / results.FILE_NAME)["left_out"] == {"a": "the time was up"}
 
 
@@ -378,10 +409,41 @@ def test_every_round_times_every_call() -> None:
     assert all(counts[name] > 3 * timings[name].calls_per_sample for name in counts)
 
 
+def test_what_a_call_is_to_find_is_set_up_before_each_sample() -> None:
+    state, seen = {"is": ""}, []
+
+    def prepare(name: str) -> None:
+        state["is"] = name
+
+    calls = {name: lambda name=name: seen.append((name, state["is"])) for name in ("a", "b")}
+    interleave(calls, Effort(seconds=0, rounds=5), prepare)
+    assert set(seen) == {("a", "a"), ("b", "b")}
+
+
+def test_numbers_of_threads_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One and two threads are timed in the same rounds, each with as many as it says."""
+    now, seen = [7], []
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: now.append(count))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+
+    def operator(mean: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(now[-1])
+        return mean, log_var
+
+    monkeypatch.setattr(scaling, "operator_of", lambda *_: operator)
+    point = scaling.Point("threads", Workload("normal_rsample_kl", (2, 3), "fwd"), (1, 2))
+    one, two = scaling.measure(point, QUICK)
+    assert (one["threads"], two["threads"], now[-1]) == (1, 2, 7)
+    assert set(seen) == {1, 2}
+    assert len(one["timings"]["ours"]["samples"]) == len(two["timings"]["eager"]["samples"])
+    changes = sum(before != after for before, after in itertools.pairwise(now))
+    assert changes > len(one["timings"]["ours"]["samples"])
+
+
 def test_slow_calls_have_fewer_rounds() -> None:
     effort = Effort(seconds=1, rounds=12, limit=5)
-    assert effort.wants(3, 99)
-    assert not effort.wants(4, 99)
+    assert effort.wants(4, 99)
+    assert not effort.wants(5, 99)
     assert effort.wants(11, 4.9)
     assert not effort.wants(12, 4.9)
     assert effort.wants(12, 0.9)
@@ -467,6 +529,7 @@ def test_the_load_of_others_is_not_our_own() -> None:
         (["--parts", "operators,speed"], "--parts has 'speed', expected some of operators, training"),
         (["--dtypes", "float64"], "--dtypes has 'float64', expected some of float32, bfloat16"),
         (["--only", "nothing like this"], "--only nothing like this is found in none of"),
+        (["--only", "nothing like this", "--parts", "training"], "are like mlp M=100 float32 (training)"),
         (["--device", "tpu"], "--device is 'tpu', expected cpu or cuda"),
     ],
 )

@@ -300,7 +300,11 @@ def benchmark(
     ] = "operators,training,accuracy,scaling",
     quick: Annotated[bool, typer.Option("--quick", help="A look at each in two minutes; not to be quoted.")] = False,
     only: Annotated[
-        str, typer.Option(help="Operators where this regular expression is found, as in 'kl fwd .*float32'.")
+        str,
+        typer.Option(
+            help="The rows of any part in whose names this regular expression is found, as in 'kl fwd .*float32' of"
+            " operators, 'mlp M=100 ' of training, 'normal_kl bfloat16' of accuracy, 'batch: .*x784' of scaling."
+        ),
     ] = "",
     dtypes: Annotated[str, typer.Option(help="One or both of float32,bfloat16.")] = "float32,bfloat16",
     device: Annotated[
