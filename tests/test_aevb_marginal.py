@@ -286,3 +286,14 @@ def test_errors() -> None:
 
     with pytest.raises(ValueError, match=r"z has shape \[2, 3, 3\]; expected \[B, J\]"):
         hmc_log_marginal(Pictures(), x)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_datapoints_that_are_not_finite(bad: float) -> None:
+    model, x = recognised_example(rows=8, data_dim=4, latent_dim=2)
+    x[[2, 5], 1] = bad
+    message = r"x is not finite in 2 of 8 datapoints \(such as 2\); expected finite values"
+    with pytest.raises(ValueError, match=message):
+        importance_log_marginal(model, x, 10)
+    with pytest.raises(ValueError, match=message):
+        hmc_log_marginal(model, x)

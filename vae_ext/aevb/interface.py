@@ -54,6 +54,16 @@ class Model(Protocol):
         """log p(x given z) of the generative model in nats: z `[L, B, *J]` and x `[B, *D]` to `[L, B]`."""
 
 
+def require_finite(name: str, rows: Tensor) -> None:
+    """Looks at the values of datapoints `[B, ...]`, which waits for the device. Raises ValueError for NaN and inf."""
+    bad = ~rows.isfinite().flatten(1).all(1)
+    if bad.any():
+        count, first = int(bad.sum()), int(bad.int().argmax())
+        raise ValueError(
+            f"{name} is not finite in {count:,} of {len(bad):,} datapoints (such as {first}); expected finite values"
+        )
+
+
 def own_prior(model: object) -> Family | None:
     """The model's `prior`; None where p(z) is N(0, I). Raises TypeError where it is no `Family`."""
     prior = getattr(model, "prior", None)

@@ -17,7 +17,7 @@ from vae_ext import ops
 from vae_ext.aevb.estimators import rsample_log_ratio
 from vae_ext.aevb.families.family import WHOLE_LINE
 from vae_ext.aevb.hmc import Chains, LogDensity, hmc
-from vae_ext.aevb.interface import Model, log_prior, own_prior
+from vae_ext.aevb.interface import Model, log_prior, own_prior, require_finite
 from vae_ext.aevb.kernel_density import KernelDensity
 from vae_ext.aevb.mixing import Mixing, diagnose, require_some
 from vae_ext.aevb.models import evaluating
@@ -77,9 +77,10 @@ def importance_log_marginal(
         chunk: how many draws of each datapoint are held at once. It has a say in which they are.
         generator, rng_state, first_row: where the noise comes from, as for `vae_ext.normal_rsample`.
 
-    Errors are the operators'.
+    Errors are the operators'; and ValueError where x is not finite.
     """
     num_samples, chunk = resolve_integer("num_samples", num_samples, 2), resolve_integer("chunk", chunk, 1)
+    require_finite("x", x)
     state = ops.resolve_rng_state(generator, rng_state, x.device)
     with evaluating(model):
         posterior = model.encode(x)
@@ -120,7 +121,7 @@ def hmc_log_marginal(
 
     Raises:
         UserError: there are more than `MOST_LATENTS` latent variables, or hardly any chain mixes.
-        ValueError: an argument is out of range, or the model's prior is not on the whole line.
+        ValueError: an argument is out of range, x is not finite, or the model's prior is not on the whole line.
     """
     estimate, mixing = estimate_by_hmc(
         model,
@@ -188,6 +189,7 @@ def posterior_chains(
     """
     num_samples = resolve_integer("num_samples", num_samples, LEAST_HMC_SAMPLES)
     candidates = resolve_integer("candidates", candidates, 1)
+    require_finite("x", x)
     _check_support(model)
     with evaluating(model):
         with torch.no_grad():
