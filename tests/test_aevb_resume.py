@@ -297,3 +297,13 @@ def test_a_run_that_is_still_going_on(tmp_path: Path) -> None:
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
     assert_one_sentence(invoke("train", "--resume", tmp_path), r"checkpoint\.pt cannot be read: No such file")
+
+
+def test_paths_may_be_strings(digits: Dataset, tmp_path: Path) -> None:
+    trainer = make_trainer(digits, samples=200)
+    train(trainer, RunDirectory(str(tmp_path / "run")))
+    save_checkpoint(str(tmp_path / "checkpoint.pt"), trainer)
+    for path in (tmp_path / "run", tmp_path):
+        assert load_checkpoint(str(path / "checkpoint.pt")).samples == 200
+        with pytest.raises(UserError, match=r"is a folder: expected a checkpoint, such as checkpoint\.pt in it"):
+            load_checkpoint(path)
