@@ -131,7 +131,7 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="A run to go on with, as if it had never stopped. Needs no other option.",
+            help="A run to go on with, as if it had never stopped. Needs no other option; more --samples extend it.",
             parser=parse_path,
             show_default=False,
         ),

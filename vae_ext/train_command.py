@@ -57,7 +57,8 @@ def begin(
 def resume(run: Path, given: Mapping[str, Any], team: Team) -> None:
     """Goes on with the run in the folder `run`, or of the checkpoint `run`.
 
-    `given` are the other options of the command line: they may say where the data are now, and else have no say.
+    `given` are the other options of the command line: they may say where the data are now, and how many samples to see
+    if these are to be more, and else have no say.
     """
     path = find_checkpoint(run)
     if path.name != CHECKPOINT:
@@ -70,12 +71,28 @@ def _go_on(path: Path, given: Mapping[str, Any], team: Team) -> None:
     folder = path.parent
     saved = load_checkpoint(path)
     options = _moved(saved.options, given)
-    _expect_no_other_options(folder, {**asdict(options), **asdict(saved.config)}, given)
+    config = _extended(folder, saved.config, given)
+    _expect_no_other_options(folder, {**asdict(options), **asdict(config)}, given)
     data = load_dataset(options.dataset, None if options.data_dir is None else Path(options.data_dir))
-    trainer = Trainer(data, saved.config, resolve_device(options.device), team=team)
+    trainer = Trainer(data, config, resolve_device(options.device), team=team)
     resume_trainer(trainer, saved, path)
     options = replace(options, dataset=data.name)
-    _run(trainer, RunDirectory(folder, options, saved), _console(team))
+    directory = RunDirectory(folder, options, saved)
+    if config != saved.config:
+        # So that whoever resumes it next need not be told again.
+        directory.save_checkpoint(trainer, saved.progress)
+    _run(trainer, directory, _console(team))
+
+
+def _extended(folder: Path, config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """Of the longer run, where more samples are given."""
+    samples = given.get("samples", config.samples)
+    if samples < config.samples:
+        raise UserError(
+            f"--samples is {samples}, but the run in {folder} was begun with {config.samples}: give more, or leave it"
+            " out"
+        )
+    return replace(config, samples=samples)
 
 
 def _moved(options: RunOptions, given: Mapping[str, Any]) -> RunOptions:

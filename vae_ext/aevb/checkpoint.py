@@ -197,6 +197,8 @@ def _build(path: Path, config: Any) -> VAE:
 def resume(trainer: Trainer, checkpoint: Checkpoint, path: str | Path) -> None:
     """Has the trainer go on from what was loaded from `path`, to the bits of the trainer that saved it.
 
+    Its config may have more `samples`, which have no say in how a step goes: then the run becomes a longer one.
+
     Raises:
         UserError: the checkpoint is of another model, config or dataset than the trainer, or does not hold its state.
     """
@@ -222,7 +224,7 @@ def resume(trainer: Trainer, checkpoint: Checkpoint, path: str | Path) -> None:
 def _check_config(path: Path, saved: TrainConfig, wanted: TrainConfig) -> None:
     for name, value in asdict(wanted).items():
         was = getattr(saved, name)
-        if value != was:
+        if value != was and not (name == "samples" and value > was):
             raise UserError(f"{path} was trained with {name} = {was}, but the trainer to resume has {value}")
 
 

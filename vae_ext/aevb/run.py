@@ -97,7 +97,8 @@ def train(
 
     Records at the `record_points` and calls `log` then; saves before the first step, with every record, and every
     `CHECKPOINT_INTERVAL` seconds. Records are left to the record points, and the checkpoint counts them, so that a run
-    writes the same ones however often it was stopped; those of a team, up to the rounding of the sum of bounds.
+    writes the same ones however often it was stopped; those of a team, up to the rounding of the sum of bounds. A run
+    that goes on to more samples than it was begun with records at the points of the longer run from there on.
 
     Raises:
         UserError: the bound is no longer finite, the checkpoint being of a model whose bound was; or the directory is
@@ -114,7 +115,9 @@ def train(
     clock = _Clock(team, display.interval, progress.seconds)
     if directory.saved_samples is None:
         directory.save_checkpoint(trainer, progress)
-    for target in record_points(trainer.config.samples, trainer.config.batch_size)[progress.records :]:
+    points = record_points(trainer.config.samples, trainer.config.batch_size)
+    # At the point where it was saved it may still have to be recorded.
+    for target in (point for point in points if point >= trainer.samples and point > progress.recorded.samples):
         _advance(trainer, target, directory, display, clock)
         seconds = clock.seconds()
         tally, record = record_now(trainer, directory.progress.recorded, seconds)
