@@ -126,6 +126,17 @@ def crash_while_writing(number: int, written: int | None) -> Any:
     return append
 
 
+def test_a_run_that_is_stopped_saves_the_step_it_stops_at(digits: Dataset, tmp_path: Path) -> None:
+    alone = make_trainer(digits)
+    train(alone, RunDirectory(tmp_path / "alone"))
+    trainer = make_trainer(digits)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, RunDirectory(tmp_path / "stopped"), stop=lambda: trainer.samples >= 1500)
+    assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt").samples == trainer.samples == 1500
+    assert_same_parameters(go_on(tmp_path / "stopped", digits, NoDisplay()).model, alone.model)
+    assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "alone")
+
+
 def test_records_are_continued_not_rewritten(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(StopError):
         train(make_trainer(digits), RunDirectory(tmp_path), Crash(6))

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from tests.commands import (
     subprocess_run,
 )
 from tests.mnist import write_mnist
-from vae_ext import __version__
+from vae_ext import __version__, interrupts
 from vae_ext.aevb import TrainConfig, Trainer
 from vae_ext.aevb.run import train
 from vae_ext.aevb.run_directory import RunDirectory
@@ -435,7 +436,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def test_interrupting_keeps_what_was_saved(tmp_path: Path) -> None:
+def test_interrupting_saves_the_step_it_stops_at(tmp_path: Path) -> None:
     command = [*COMMAND, "train", "--samples", "5000000", "--batch-size", "1", "--hidden", "8"]
     # What starts the tests in the background may have them, and so this process, ignore interrupts.
     process = subprocess.Popen(
@@ -449,9 +450,31 @@ def test_interrupting_keeps_what_was_saved(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert re.fullmatch(r"vae-ext: stopped after .* keeps the checkpoint of .* samples and its metrics: .*\n", stderr)
+    found = re.fullmatch(
+        r"vae-ext: stopped after (.*) samples; .* keeps the checkpoint of (.*) samples and its metrics: .*\n", stderr
+    )
+    assert found is not None, stderr
+    assert found[1] == found[2]
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "metrics.jsonl"}
     assert invoke("evaluate", tmp_path / "checkpoint.pt").exit_code == 0
+
+
+@pytest.mark.parametrize(("times", "reached"), [(0, ["False", "after"]), (1, ["True"]), (2, [])])
+def test_a_second_interrupt_waits_for_nothing(times: int, reached: list[str]) -> None:
+    """The first is an exception once what must not be torn apart is over."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    found = []
+    try:
+        with pytest.raises(KeyboardInterrupt) if times else nullcontext():
+            with interrupts.deferred() as interrupted:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+                found.append(str(interrupted()))
+            found.append("after")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == reached
 
 
 def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:

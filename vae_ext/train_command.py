@@ -121,8 +121,11 @@ def _run(trainer: Trainer, directory: RunDirectory, console: Console) -> None:
         if is_first and directory.options is not None and directory.options.tensorboard:
             log = TensorBoardLog(directory.path / TENSORBOARD, directory.saved_samples)
     try:
-        with make_display(console, trainer.config.samples, trainer.read_tally()) as display:
-            records = run_to_the_end(trainer, directory, display, log)
+        with (
+            make_display(console, trainer.config.samples, trainer.read_tally()) as display,
+            interrupts.deferred() as interrupted,
+        ):
+            records = run_to_the_end(trainer, directory, display, log, interrupted)
         if not is_first:
             return
         summary = {"vae_ext": __version__, **summarise(trainer, records)}
