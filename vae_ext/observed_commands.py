@@ -46,6 +46,7 @@ MethodOption = Annotated[
 ]
 SamplesOption = Annotated[int, typer.Option("--draws", min=2, max=10**4, help="Of z given what was seen.")]
 Noise = Literal["gaussian", "flips", "salt-and-pepper"]
+LEVELS: dict[Noise, float] = {"gaussian": 0.4, "flips": 0.1, "salt-and-pepper": 0.4}
 Hide = Literal["bottom", "top", "left", "right", "centre", "scattered"]
 
 
@@ -55,9 +56,19 @@ def denoise(
     out: OutOption = None,
     noise: Annotated[
         Noise,
-        typer.Option(help="Added to every value; or bits turned over, or replaced by 0 or 1, of a Bernoulli model."),
+        typer.Option(
+            help="gaussian is added to every value; flips turn bits over, and salt-and-pepper replaces values by 0 or 1,"
+            " both of a Bernoulli model."
+        ),
     ] = "gaussian",
-    level: Annotated[float, typer.Option(help="Its standard deviation, or the probability that a value is hit.")] = 0.4,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            help="Its standard deviation, 0.4 when not given; or the probability that a value is hit, 0.1 of flips and"
+            " 0.4 of salt-and-pepper.",
+            show_default=False,
+        ),
+    ] = None,
     method: MethodOption = "gradient",
     count: CountOption = 16,
     draws: SamplesOption = 200,
@@ -77,7 +88,7 @@ def denoise(
     }
     task = _Task(run, out, device, part, dataset, data_dir)
     try:
-        observation = kinds[noise](level)
+        observation = kinds[noise](LEVELS[noise] if level is None else level)
     except ValueError as error:
         raise ConfigError("level", f"of {noise} noise: {error}") from error
     task.infer(results.DENOISED, observation, method, count, draws, seed)
