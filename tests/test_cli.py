@@ -105,6 +105,15 @@ def test_the_same_seed_gives_the_same_metrics(finished: Path, tmp_path: Path) ->
         assert ours | {"seconds": 0} == theirs | {"seconds": 0}
 
 
+def test_a_run_says_what_it_trains(tmp_path: Path) -> None:
+    kind = ("--network", "conv", "--likelihood", "gaussian", "--posterior", "laplace", "--estimator", "sgvb_a")
+    result = invoke("train", "--samples", 200, "--hidden", 16, *kind, "--draws", 3, "--out", tmp_path)
+    assert (
+        "digits: 1,500 training and 297 held-out datapoints of 64 values. conv of 16 hidden units, 2 latents (laplace),"
+        " gaussian likelihood, sgvb_a with L = 3, adagrad at 0.02, minibatches of 100, on cpu\n"
+    ) in result.output
+
+
 def test_samples_that_are_not_whole_minibatches(tmp_path: Path) -> None:
     result = invoke("train", "--samples", 950, "--hidden", 16, "--out", tmp_path)
     assert "950 samples are not whole minibatches of 100: 1,000 will be seen" in result.output

@@ -20,7 +20,7 @@ from vae_ext.aevb.run import summarise
 from vae_ext.aevb.run import train as run_to_the_end
 from vae_ext.aevb.run_directory import CHECKPOINT, TENSORBOARD, RunDirectory, sole_writer
 from vae_ext.aevb.step_size import best_step_size, try_step_sizes
-from vae_ext.aevb.tensorboard import TensorBoardLog
+from vae_ext.aevb.tensorboard import TensorBoardLog, require_tensorboard
 from vae_ext.aevb.trainer import Trainer
 from vae_ext.datasets import load_dataset
 from vae_ext.errors import UserError
@@ -34,6 +34,8 @@ def begin(
     config: TrainConfig, options: RunOptions, data_dir: Path | None, folder: Path, team: Team, *, try_lr: bool
 ) -> None:
     """Trains anew, with the best step size of short trials where `try_lr` is set."""
+    if options.tensorboard:
+        require_tensorboard()
     data = load_dataset(options.dataset, data_dir)
     # The name of an array has its absolute path, so that the run can be resumed from any folder.
     options = replace(options, dataset=data.name)
@@ -73,6 +75,8 @@ def _go_on(path: Path, given: Mapping[str, Any], team: Team) -> None:
     options = _moved(saved.options, given)
     config = _extended(folder, saved.config, given)
     _expect_no_other_options(folder, {**asdict(options), **asdict(config)}, given)
+    if options.tensorboard:
+        require_tensorboard()
     data = load_dataset(options.dataset, None if options.data_dir is None else Path(options.data_dir))
     trainer = Trainer(data, config, resolve_device(options.device), team=team)
     resume_trainer(trainer, saved, path)
@@ -154,7 +158,8 @@ def _introduce(console: Console, trainer: Trainer, directory: RunDirectory) -> N
         console.print(f"Going on with the run in {directory.path} after {directory.saved_samples:,} samples")
     console.print(
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} held-out datapoints"
-        f" of {data.data_dim} values. {config.latent} latents, {config.hidden} hidden units,"
+        f" of {data.data_dim} values. {config.network} of {config.hidden} hidden units, {config.latent} latents"
+        f" ({config.posterior}), {config.likelihood} likelihood, {config.estimator} with L = {config.draws},"
         f" {config.optimizer} at {config.lr:g}, minibatches of {config.batch_size}, on {trainer.device}"
     )
     if config.samples % config.batch_size:
