@@ -58,8 +58,8 @@ def denoise(
     noise: Annotated[
         Noise,
         typer.Option(
-            help="gaussian is added to every value; flips turn bits, salt-and-pepper replaces values by 0 or 1, both"
-            " of a Bernoulli model."
+            help="gaussian is added to every value; flips turn bits over and salt-and-pepper replaces values by 0 or 1,"
+            " both of a Bernoulli model."
         ),
     ] = "gaussian",
     level: Annotated[
