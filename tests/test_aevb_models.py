@@ -21,11 +21,14 @@ from vae_ext.aevb import (
     TrainConfig,
     Trainer,
     VAEConfig,
+    explore,
+    families,
     load_checkpoint,
     save_checkpoint,
     sgvb_b,
 )
 from vae_ext.aevb.compatibility import model_config_for
+from vae_ext.aevb.interface import as_gaussian
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
 from vae_ext.train_config import ConfigError
@@ -186,6 +189,13 @@ class Standardised(nn.Module):
         return mean, nn.functional.softplus(raw), "std"
 
 
+class LaplacePosterior(Standardised):
+    """The same of another family."""
+
+    def forward(self, x: Tensor) -> Any:
+        return families.Laplace(super().forward(x)[0], 1.0)
+
+
 class LaplaceLikelihood:
     """A likelihood of one's own."""
 
@@ -240,6 +250,38 @@ def test_a_decoder_that_returns_no_gaussian() -> None:
     model = AutoEncoder(Standardised(), nn.Linear(2, 64), GaussianLikelihood(), latent_dim=2)
     with pytest.raises(TypeError, match=r"the decoder returned Tensor; expected \(mean, log_var\), or"):
         sgvb_b(model, torch.rand(3, 64))
+
+
+def test_another_number_of_latents_than_the_encoder_gives() -> None:
+    """Also of a family."""
+    for encoder in (Standardised(), LaplacePosterior()):
+        model = AutoEncoder(encoder, nn.Linear(2, 64), latent_dim=3)
+        with pytest.raises(ValueError, match=r"the encoder gives 2 latent variables; expected latent_dim = 3"):
+            model.encode(torch.rand(5, 64))
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_rows_of_another_width_than_a_model_is_of(network: str) -> None:
+    model = VAE(VAEConfig(64, event_shape=(8, 8), network=network))
+    with pytest.raises(ValueError, match=r"x has shape \[5, 63\]; expected rows of 64 values, the model's"):
+        model.encode(torch.rand(5, 63))
+    with pytest.raises(ValueError, match=r"x has shape \[5, 8, 8\]; expected rows of 64 values"):
+        explore.reconstruct(model, torch.rand(5, 8, 8))
+    z, message = torch.rand(1, 5, 3), r"z has shape \[1, 5, 3\]; expected 2 values each, latent_dim"
+    with pytest.raises(ValueError, match=message):
+        model.decode(z)
+    with pytest.raises(ValueError, match=message):
+        model.log_likelihood(z, torch.rand(5, 64))
+
+
+def test_an_unknown_kind_of_scale() -> None:
+    with pytest.raises(ValueError, match="the encoder's kind is 'sd'; expected one of log_var, log_std, std, var"):
+        as_gaussian((torch.zeros(2), torch.ones(2), "sd"), "encoder")  # type: ignore[arg-type]
+
+
+def test_a_likelihood_by_a_name() -> None:
+    with pytest.raises(TypeError, match=r"likelihood is 'poisson'; expected a Likelihood, such as Bern"):
+        AutoEncoder(Standardised(), nn.Linear(2, 64), "poisson", latent_dim=2)  # type: ignore[arg-type]
 
 
 def dataset_of(low: float, high: float) -> Dataset:

@@ -298,3 +298,15 @@ def test_wrong_use_is_explained(linear: LinearModel, vae: VAE, held_out: Tensor)
         denoise(vae, held_out[:, 1:], GaussianNoise(0.5))
     with pytest.raises(TypeError, match=r"GaussianLikelihood; expected BernoulliLikelihood.*take GaussianNoise"):
         denoise(linear, torch.zeros(2, 16), BitFlips(0.1))
+
+
+def test_what_is_observed_is_finite(vae: VAE, held_out: Tensor) -> None:
+    """What is hidden may be anything: NaN is how others mark it."""
+    y = held_out[:6].clone()
+    y[3, 7] = torch.nan
+    for observation in (GaussianNoise(0.1), BitFlips(0.1), Visible(torch.ones(64, dtype=torch.bool))):
+        with pytest.raises(ValueError, match=r"y is not finite in 1 of 6 datapoints \(such as 3\); expected finite"):
+            infer(vae, observation, y)
+    mask = torch.arange(64) != 7
+    first, second = (inpaint(vae, each, mask, num_samples=5, generator=seeded()) for each in (y, held_out[:6]))
+    assert all(map(torch.equal, first, second))

@@ -22,7 +22,7 @@ from tests.training import CPU, Crash, NoDisplay, StopError, make_trainer
 from vae_ext.aevb import Trainer, load_checkpoint, save_checkpoint
 from vae_ext.aevb.checkpoint import resume
 from vae_ext.aevb.distributed import Team
-from vae_ext.aevb.run import train
+from vae_ext.aevb.run import record_points, train
 from vae_ext.aevb.run_directory import Record, RunDirectory, sole_writer
 from vae_ext.datasets import Dataset
 from vae_ext.errors import UserError
@@ -124,6 +124,17 @@ def crash_while_writing(number: int, written: int | None) -> Any:
             raise StopError
 
     return append
+
+
+def test_a_run_that_is_stopped_saves_the_step_it_stops_at(digits: Dataset, tmp_path: Path) -> None:
+    alone = make_trainer(digits)
+    train(alone, RunDirectory(tmp_path / "alone"))
+    trainer = make_trainer(digits)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, RunDirectory(tmp_path / "stopped"), stop=lambda: trainer.samples >= 1500)
+    assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt").samples == trainer.samples == 1500
+    assert_same_parameters(go_on(tmp_path / "stopped", digits, NoDisplay()).model, alone.model)
+    assert without_seconds(tmp_path / "stopped") == without_seconds(tmp_path / "alone")
 
 
 def test_records_are_continued_not_rewritten(digits: Dataset, tmp_path: Path) -> None:
@@ -272,6 +283,72 @@ def test_a_finished_run_is_finished_again(digits: Dataset, tmp_path: Path) -> No
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_extended_run_is_one_that_was_as_long_from_the_start(
+    digits: Dataset, tmp_path: Path, finished: bool
+) -> None:
+    """Its records are the shorter run's as far as these went, and from there on the longer one's."""
+    longer = make_trainer(digits, samples=5000)
+    train(longer, RunDirectory(tmp_path / "longer"))
+    folder = tmp_path / "run"
+    if finished:
+        train(make_trainer(digits), RunDirectory(folder))
+    else:
+        with pytest.raises(StopError):
+            train(make_trainer(digits), RunDirectory(folder), Crash(7))
+    before = (folder / "metrics.jsonl").read_text()
+    result = invoke("train", "--resume", folder, "--samples", 5000)
+    assert result.exit_code == 0, result.output
+    assert (folder / "metrics.jsonl").read_text().startswith(before)
+    extended = load_checkpoint(folder / "checkpoint.pt")
+    assert (extended.samples, extended.config) == (5000, longer.config)
+    assert_same_parameters(extended.model, longer.model)
+    seen = read_metrics(folder)[len(before.splitlines()) - 1]["samples"]
+    assert [line["samples"] for line in read_metrics(folder)] == [
+        *(line["samples"] for line in map(json.loads, before.splitlines())),
+        *(line["samples"] for line in read_metrics(tmp_path / "longer") if line["samples"] > seen),
+    ]
+    assert read_metrics(folder)[-1]["test_bound"] == read_metrics(tmp_path / "longer")[-1]["test_bound"]
+    assert json.loads((folder / "summary.json").read_text())["samples"] == 5000
+
+
+def test_an_extension_that_was_killed_goes_on_to_its_own_end(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its first step on, without being told again."""
+    train(make_trainer(digits), RunDirectory(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", crash)
+        assert isinstance(invoke("train", "--resume", tmp_path, "--samples", 5000).exception, StopError)
+    assert invoke("train", "--resume", tmp_path).exit_code == 0
+    assert load_checkpoint(tmp_path / "checkpoint.pt").samples == 5000
+
+
+def crash(_: object) -> None:
+    raise StopError
+
+
+def test_a_run_saved_between_two_records_of_the_longer_one(digits: Dataset, tmp_path: Path) -> None:
+    """What would have been recorded before it was extended is not."""
+    trainer, path = make_trainer(digits, samples=2000), tmp_path / "checkpoint.pt"
+    for _ in range(15):
+        trainer.step()
+    save_checkpoint(path, trainer)
+    longer = make_trainer(digits, samples=4000)
+    saved = load_checkpoint(path)
+    resume(longer, saved, path)
+    records = train(longer, RunDirectory(tmp_path, resumed=saved))
+    assert [record.samples for record in records] == [n for n in record_points(4000, 100) if n >= 1500]
+
+
+def test_a_run_is_not_shortened(digits: Dataset, tmp_path: Path) -> None:
+    assert invoke("train", *SMALL, "--out", tmp_path).exit_code == 0
+    result = invoke("train", "--resume", tmp_path, "--samples", 2000)
+    assert_one_sentence(result, r"--samples is 2000, but the run in .* was begun with 3000: give more, or leave it out")
+    with pytest.raises(UserError, match=r"was trained with samples = 3000, but the trainer to resume has 2000"):
+        resume_from(make_trainer(digits, hidden=16), tmp_path / "checkpoint.pt")
+
+
 def test_resuming_needs_no_option_and_takes_no_other(tmp_path: Path) -> None:
     assert invoke("train", *SMALL, "--seed", 5, "--out", tmp_path).exit_code == 0
     for option, value, message in (
@@ -297,3 +374,13 @@ def test_a_run_that_is_still_going_on(tmp_path: Path) -> None:
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
     assert_one_sentence(invoke("train", "--resume", tmp_path), r"checkpoint\.pt cannot be read: No such file")
+
+
+def test_paths_may_be_strings(digits: Dataset, tmp_path: Path) -> None:
+    trainer = make_trainer(digits, samples=200)
+    train(trainer, RunDirectory(str(tmp_path / "run")))
+    save_checkpoint(str(tmp_path / "checkpoint.pt"), trainer)
+    for path in (tmp_path / "run", tmp_path):
+        assert load_checkpoint(str(path / "checkpoint.pt")).samples == 200
+        with pytest.raises(UserError, match=r"is a folder: expected a checkpoint, such as checkpoint\.pt in it"):
+            load_checkpoint(path)

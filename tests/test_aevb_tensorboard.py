@@ -7,11 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.commands import SMALL, assert_one_sentence, invoke, read_metrics
 from tests.training import CPU
 from vae_ext.aevb import RunDirectory, TrainConfig, Trainer, load_checkpoint, save_checkpoint, train
+from vae_ext.aevb.checkpoint import RunOptions
 from vae_ext.datasets import load_dataset
 
 pytestmark = pytest.mark.cpu_only("stands in for TensorBoard")
@@ -87,6 +89,17 @@ def test_a_record_is_logged_before_it_is_counted(tmp_path: Path) -> None:
 
 def test_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    result = invoke("train", *SMALL, "--tensorboard", "--out", tmp_path)
-    assert_one_sentence(result, "logging to TensorBoard needs its package: pip install tensorboard")
+    missing = "logging to TensorBoard needs its package: pip install tensorboard"
+    # Before the data are looked for.
+    for dataset in ("digits", "npy:absent.npy"):
+        assert_one_sentence(
+            invoke("train", *SMALL, "--dataset", dataset, "--tensorboard", "--out", tmp_path / "run"), missing
+        )
     assert not list(tmp_path.iterdir())
+
+    np.save(tmp_path / "data.npy", np.zeros((20, 4), dtype=np.uint8))
+    path = tmp_path / "checkpoint.pt"
+    trainer = Trainer(load_dataset(f"npy:{tmp_path}/data.npy"), TrainConfig(hidden=8, batch_size=5), CPU)
+    save_checkpoint(path, trainer, RunOptions(trainer.dataset.name, tensorboard=True))
+    (tmp_path / "data.npy").unlink()
+    assert_one_sentence(invoke("train", "--resume", tmp_path), missing)

@@ -15,7 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.training import CPU, NoDisplay, make_trainer
 from vae_ext.aevb import (
+    FullVBTrainer,
     TrainConfig,
+    Trainer,
     datapoint_bounds,
     load_checkpoint,
     minibatch_bound,
@@ -278,3 +280,10 @@ def test_earlier_runs_are_moved_aside_one_after_the_other(tmp_path: Path) -> Non
 def test_numbers_out_of_range(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainConfig(**change)
+
+
+def test_a_device_by_its_name(digits: Dataset) -> None:
+    for kind in (Trainer, FullVBTrainer):
+        trainer = kind(digits, TrainConfig(hidden=8), "cpu")
+        trainer.step()
+        assert trainer.device == CPU

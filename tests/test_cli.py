@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from tests.commands import (
     subprocess_run,
 )
 from tests.mnist import write_mnist
-from vae_ext import __version__
+from vae_ext import __version__, interrupts
 from vae_ext.aevb import TrainConfig, Trainer
 from vae_ext.aevb.run import train
 from vae_ext.aevb.run_directory import RunDirectory
@@ -102,6 +103,15 @@ def test_the_same_seed_gives_the_same_metrics(finished: Path, tmp_path: Path) ->
     assert invoke("train", *SMALL, "--out", tmp_path).exit_code == 0
     for ours, theirs in zip(read_metrics(tmp_path), read_metrics(finished), strict=True):
         assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+def test_a_run_says_what_it_trains(tmp_path: Path) -> None:
+    kind = ("--network", "conv", "--likelihood", "gaussian", "--posterior", "laplace", "--estimator", "sgvb_a")
+    result = invoke("train", "--samples", 200, "--hidden", 16, *kind, "--draws", 3, "--out", tmp_path)
+    assert (
+        "digits: 1,500 training and 297 held-out datapoints of 64 values. conv of 16 hidden units, 2 latents (laplace),"
+        " gaussian likelihood, sgvb_a with L = 3, adagrad at 0.02, minibatches of 100, on cpu\n"
+    ) in result.output
 
 
 def test_samples_that_are_not_whole_minibatches(tmp_path: Path) -> None:
@@ -435,7 +445,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-def test_interrupting_keeps_what_was_saved(tmp_path: Path) -> None:
+def test_interrupting_saves_the_step_it_stops_at(tmp_path: Path) -> None:
     command = [*COMMAND, "train", "--samples", "5000000", "--batch-size", "1", "--hidden", "8"]
     # What starts the tests in the background may have them, and so this process, ignore interrupts.
     process = subprocess.Popen(
@@ -449,9 +459,31 @@ def test_interrupting_keeps_what_was_saved(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
-    assert re.fullmatch(r"vae-ext: stopped after .* keeps the checkpoint of .* samples and its metrics: .*\n", stderr)
+    found = re.fullmatch(
+        r"vae-ext: stopped after (.*) samples; .* keeps the checkpoint of (.*) samples and its metrics: .*\n", stderr
+    )
+    assert found is not None, stderr
+    assert found[1] == found[2]
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "metrics.jsonl"}
     assert invoke("evaluate", tmp_path / "checkpoint.pt").exit_code == 0
+
+
+@pytest.mark.parametrize(("times", "reached"), [(0, ["False", "after"]), (1, ["True"]), (2, [])])
+def test_a_second_interrupt_waits_for_nothing(times: int, reached: list[str]) -> None:
+    """The first is an exception once what must not be torn apart is over."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    found = []
+    try:
+        with pytest.raises(KeyboardInterrupt) if times else nullcontext():
+            with interrupts.deferred() as interrupted:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+                found.append(str(interrupted()))
+            found.append("after")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found == reached
 
 
 def test_a_terminal_gets_a_live_bar(tmp_path: Path) -> None:

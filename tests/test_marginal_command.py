@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from tests.commands import arrays_of, assert_one_sentence, invoke
-from vae_ext.aevb import load_checkpoint
+from vae_ext import marginal_command
+from vae_ext.aevb import load_checkpoint, marginal
+from vae_ext.aevb.hmc import Chains
 from vae_ext.aevb.marginal import hmc_log_marginal, importance_log_marginal
 from vae_ext.aevb.minibatches import binarised
+from vae_ext.aevb.mixing import Mixing
 from vae_ext.datasets import load_dataset
 from vae_ext.ops import make_rng_state
 
@@ -40,7 +43,7 @@ def test_it_writes_what_the_functions_estimate(run: Path, tmp_path: Path, method
     assert (report["datapoints"], report["draws"], report["method"]) == (130, draws, method)
     assert chains.items() <= report.items()
 
-    written = {name: torch.from_numpy(array) for name, array in arrays_of(tmp_path / "marginal.npz").items()}
+    written = {name: torch.from_numpy(array) for name, array in arrays_of(tmp_path / f"marginal_{method}.npz").items()}
     model, data = load_checkpoint(run / "checkpoint.pt").model, load_dataset("digits")
     x, generator = data.decode(data.test[:130]), torch.Generator().manual_seed(5)
     expected = (
@@ -63,8 +66,8 @@ def test_it_says_so_in_a_sentence(run: Path, tmp_path: Path) -> None:
     result = invoke("marginal", run, "--draws", 20, "--count", 10, "--part", "train", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "of 10 training datapoints by importance sampling, 20 each; effective sample size" in result.stdout
-    assert f"Written to {tmp_path / 'marginal.npz'}" in result.stdout
-    effective = arrays_of(tmp_path / "marginal.npz")["effective_sample_size"]
+    assert f"Written to {tmp_path / 'marginal_importance.npz'}" in result.stdout
+    effective = arrays_of(tmp_path / "marginal_importance.npz")["effective_sample_size"]
     few = int((effective < 10).sum())
     assert (f"Fewer than 10 draws decide the estimates of {few}" in result.stdout) == (few > 0)
     one = invoke("marginal", run, "--draws", 20, "--count", 1, "--out", tmp_path)
@@ -72,11 +75,18 @@ def test_it_says_so_in_a_sentence(run: Path, tmp_path: Path) -> None:
     assert "over datapoints" not in one.stdout
 
 
+def test_each_method_has_a_file_of_its_own(run: Path, tmp_path: Path) -> None:
+    for method in ("importance", "hmc"):
+        options = ("--method", method, "--draws", 20, "--count", 10, "--out", tmp_path)
+        assert invoke("marginal", run, *options).exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"marginal_importance.npz", "marginal_hmc.npz"}
+
+
 def test_binarised_data_are_as_the_run_had_them(tmp_path: Path) -> None:
     assert invoke("train", "--samples", 5000, "--hidden", 16, "--binarise", "--out", tmp_path).exit_code == 0
     options = ("--draws", 20, "--count", 50, "--json")
     assert invoke("marginal", tmp_path, *options).exit_code == 0
-    found = arrays_of(tmp_path / "marginal.npz")["log_marginal"]
+    found = arrays_of(tmp_path / "marginal_importance.npz")["log_marginal"]
     model, data = load_checkpoint(tmp_path / "checkpoint.pt").model, load_dataset("digits")
     x = data.decode(binarised(data, data.test)[:50])
     state = make_rng_state(torch.Generator().manual_seed(0))
@@ -88,6 +98,36 @@ def test_what_chains_miss_is_told(run: Path, tmp_path: Path) -> None:
     chains = invoke("marginal", run, "--method", "hmc", "--draws", 20, "--count", 2, "--out", tmp_path)
     assert chains.exit_code == 0, chains.output
     assert "Chains see one mode of a posterior" in chains.stdout
+
+
+def test_chains_that_do_not_mix_are_counted(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all batches, in one of which hardly any may mix."""
+    monkeypatch.setitem(marginal_command.BATCH, "hmc", 3)
+    unmixed = iter([[True, False, False], [True, True, True], [False, False, False], [True]])
+
+    def harmed(chains: Chains) -> Mixing:
+        bad = torch.tensor(next(unmixed))
+        return Mixing(torch.where(bad, 0.0, 0.9), torch.ones(len(bad)))
+
+    monkeypatch.setattr(marginal, "diagnose", harmed)
+    options = ("--method", "hmc", "--count", 10, "--out", tmp_path)
+    result = invoke("marginal", run, *options, "--draws", 20)
+    assert result.exit_code == 0, result.output
+    assert "of 5 held-out datapoints by" in result.stdout
+    assert "5 of 10 chains of HMC do not mix (such as 0, 3, 4, 5, 9)" in result.stdout
+    assert "more leapfrog steps; their estimates are NaN. Chains see one mode" in result.stdout
+    written = arrays_of(tmp_path / "marginal_hmc.npz")
+    for array in written.values():
+        assert np.flatnonzero(np.isnan(array)).tolist() == [0, 3, 4, 5, 9]
+
+    unmixed = iter([[True] * 3] * 3 + [[True]])
+    assert_one_sentence(invoke("marginal", run, *options), "10 of 10 chains of HMC do not mix")
+
+    unmixed = iter([[False, True, False], [True, True, True], [False, False, False], [True]])
+    report = json.loads(invoke("marginal", run, *options, "--json").stdout)
+    known = arrays_of(tmp_path / "marginal_hmc.npz")["log_marginal"]
+    assert (report["datapoints"], report["datapoints_without_estimate"]) == (10, 5)
+    assert report["log_marginal"] == pytest.approx(np.nanmean(known))
 
 
 def test_a_few_effective_draws_are_told(run: Path, tmp_path: Path) -> None:
@@ -113,4 +153,4 @@ def test_wrong_use_is_one_sentence(run: Path, tmp_path: Path) -> None:
     broken = invoke("marginal", tmp_path / "broken", "--draws", 20, "--count", 5)
     assert_one_sentence(broken, "gives a log_marginal that is not finite: its weights are unusable")
     assert_one_sentence(invoke("marginal", tmp_path / "broken", "--method", "hmc"), "is not finite at the initial z")
-    assert not (tmp_path / "broken" / "marginal.npz").exists()
+    assert not (tmp_path / "broken" / "marginal_importance.npz").exists()

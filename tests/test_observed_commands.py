@@ -97,13 +97,24 @@ def test_the_seed_decides(run: Path, tmp_path: Path) -> None:
     assert not np.array_equal(drawn[0]["observed"], drawn[2]["observed"])
 
 
-@pytest.mark.parametrize("noise", ["flips", "salt-and-pepper"])
-def test_other_noise(run: Path, tmp_path: Path, noise: str) -> None:
-    result = invoke("denoise", run, *FEW, "--noise", noise, "--level", 0.3, "--out", tmp_path)
+@pytest.mark.parametrize(
+    ("noise", "level", "expected"),
+    [("flips", 0.3, 0.3), ("flips", None, 0.1), ("salt-and-pepper", 0.6, 0.3), ("salt-and-pepper", None, 0.2)],
+)
+def test_other_noise(run: Path, tmp_path: Path, noise: str, level: float | None, expected: float) -> None:
+    """Of values that are 0 as half of the digits' are: salt and pepper turn over half of what they hit."""
+    options = () if level is None else ("--level", level)
+    result = invoke("denoise", run, "--count", 60, "--draws", 5, "--noise", noise, *options, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     arrays = arrays_of(tmp_path / "denoised.npz")
-    spoilt = arrays["observed"] != arrays["x"]
-    assert 0.05 < spoilt.mean() < 0.35
+    turned = (arrays["observed"] != arrays["x"])[arrays["x"] == 0]
+    assert turned.mean() == pytest.approx(expected, abs=5 * (0.25 / turned.size) ** 0.5)
+
+
+def test_the_level_of_gaussian_noise(run: Path, tmp_path: Path) -> None:
+    assert invoke("denoise", run, "--count", 60, "--draws", 5, "--out", tmp_path).exit_code == 0
+    arrays = arrays_of(tmp_path / "denoised.npz")
+    assert (arrays["observed"] - arrays["x"]).std() == pytest.approx(0.4, rel=0.05)
 
 
 @pytest.mark.parametrize(

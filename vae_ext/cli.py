@@ -131,7 +131,7 @@ def train(
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="A run to go on with, as if it had never stopped. Needs no other option.",
+            help="A run to go on with, as if it had never stopped. Needs no other option; more --samples extend it.",
             parser=parse_path,
             show_default=False,
         ),
@@ -181,9 +181,9 @@ def train(
 ) -> None:
     """Train a VAE; leave a checkpoint, metrics.jsonl, summary.json and pictures in --out.
 
-    The checkpoint is renewed after the first step beyond every 30 seconds. An earlier run in --out is moved into a
-    folder earlier-1, earlier-2, ... there: nothing is overwritten. Processes started by torchrun share each minibatch,
-    and look at the clock every 20 steps.
+    The checkpoint is renewed after the first step beyond every 30 seconds, and by Ctrl-C, a second of which leaves at
+    once. An earlier run in --out is moved into a folder earlier-1, earlier-2, ... there: nothing is overwritten.
+    Processes started by torchrun share each minibatch, and look at the clock every 20 steps.
     """
     step_size = parse_step_size(lr)
     config = TrainConfig(

@@ -60,7 +60,7 @@ def full_vb(
     """Train on few datapoints by full variational Bayes and by MAP: full_vb.json, .npz, .png, full_vb_uncertainty.png.
 
     With a posterior over the decoder's weights, as in the paper, and over the encoder's too. The .npz holds held-out
-    datapoints, their reconstructions, and how much the weights leave open of these.
+    datapoints, their reconstructions, and how much the weights leave open of these. No checkpoint is saved.
     """
     config = TrainConfig(
         samples=samples,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 STATUS = 130  # 128 + SIGINT, as shells report it
 
@@ -21,6 +23,31 @@ def raise_keyboard_interrupt() -> None:
     """From here on an interrupt is a KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def deferred() -> Iterator[Callable[[], bool]]:
+    """For what must not be torn apart: says whether there was an interrupt, which is a KeyboardInterrupt at its end.
+
+    A second one is a KeyboardInterrupt at once.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    interrupted = False
+
+    def note(_signal: int, _frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: interrupted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _end(_signal: int, _frame: object) -> None:

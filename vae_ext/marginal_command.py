@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -19,7 +19,7 @@ from vae_ext.options import (
     SeedOption,
     TrainedOnOption,
 )
-from vae_ext.results import MARGINAL
+from vae_ext.results import MARGINAL_HMC, MARGINAL_IMPORTANCE
 from vae_ext.train_config import ConfigError
 from vae_ext.trained_model import TrainedModel
 
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vae_ext.aevb.marginal import MarginalEstimate
+    from vae_ext.aevb.mixing import Mixing
 
 app = typer.Typer()
 
 Method = Literal["importance", "hmc"]
 DRAWS = {"importance": 5000, "hmc": 200}
+FILES = {"importance": MARGINAL_IMPORTANCE, "hmc": MARGINAL_HMC}
 CHAINS = {"burn_in": 100, "leapfrog_steps": 4}
 NAMES = {"importance": "importance sampling", "hmc": "appendix D's estimator on draws of HMC"}
 # Datapoints at once: as many as chains are worth running together, and a chunk of draws of each stays in the caches.
@@ -77,13 +79,17 @@ def marginal(
     device: DeviceOption = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Estimate log p(x): marginal.npz (log_marginal, standard_error, effective_sample_size), and their summary."""
+    """Estimate log p(x), and sum up: log_marginal, standard_error, effective_sample_size.
+
+    They are in marginal_importance.npz, or marginal_hmc.npz, where they are NaN of chains that do not mix.
+    """
     draws = DRAWS[method] if draws is None else draws
     chains = _chains(method, burn_in=burn_in, leapfrog_steps=leapfrog_steps)
     from rich.console import Console
     from rich.progress import track
 
     from vae_ext.aevb.marginal import LEAST_HMC_SAMPLES, MOST_LATENTS, MarginalEstimate
+    from vae_ext.aevb.mixing import Mixing, require_some
 
     if method == "hmc" and draws < LEAST_HMC_SAMPLES:
         raise ConfigError("draws", f"is {draws}: expected {LEAST_HMC_SAMPLES} or more of HMC")
@@ -98,12 +104,16 @@ def marginal(
     estimate = _estimator(method, trained, draws, chains, seed)
     starts = range(0, min(count, len(rows)), BATCH[method])
     console = Console(stderr=True)
-    batches = (
+    batches = [
         estimate(data.decode(rows[start : min(start + BATCH[method], count)]), start)
         for start in track(starts, "estimating", console=console, transient=True, disable=not console.is_terminal)
-    )
-    estimates = MarginalEstimate(*(_concatenated(column) for column in zip(*batches, strict=True)))
-    target = trained.save_arrays(MARGINAL, estimates._asdict())
+    ]
+    estimates = MarginalEstimate(*_joined(estimate for estimate, _ in batches))
+    of_chains = [mixing for _, mixing in batches if mixing is not None]
+    mixing = Mixing(*_joined(of_chains)) if of_chains else None
+    if mixing is not None:
+        require_some(mixing)
+    target = trained.save_arrays(FILES[method], estimates._asdict(), gaps=mixing and mixing.unmixed)
     result = {
         "checkpoint": str(trained.checkpoint),
         "dataset": data.name,
@@ -114,7 +124,7 @@ def marginal(
         "seed": seed,
         **_summary(estimates),
     }
-    typer.echo(json.dumps(result) if as_json else f"{_sentence(result)}. {_doubt(result)}Written to {target}")
+    typer.echo(json.dumps(result) if as_json else f"{_sentence(result)}. {_doubt(result, mixing)}Written to {target}")
 
 
 def _chains(method: Method, **given: int | None) -> dict[str, int]:
@@ -129,39 +139,45 @@ def _chains(method: Method, **given: int | None) -> dict[str, int]:
 
 def _estimator(
     method: Method, trained: TrainedModel, draws: int, chains: dict[str, int], seed: int
-) -> Callable[[Tensor, int], MarginalEstimate]:
-    """From datapoints, and the number of the first, to their estimates."""
+) -> Callable[[Tensor, int], tuple[MarginalEstimate, Mixing | None]]:
+    """From datapoints, and the number of the first, to their estimates, and how chains of HMC mix."""
     import torch
 
     from vae_ext import ops
-    from vae_ext.aevb.marginal import hmc_log_marginal, importance_log_marginal
+    from vae_ext.aevb.marginal import estimate_by_hmc, importance_log_marginal
 
     generator = torch.Generator(trained.device).manual_seed(seed)
     if method == "importance":
         state = ops.make_rng_state(generator)
-        return lambda x, first: importance_log_marginal(trained.model, x, draws, rng_state=state, first_row=first)
+        return lambda x, first: (
+            importance_log_marginal(trained.model, x, draws, rng_state=state, first_row=first),
+            None,
+        )
 
-    def by_hmc(x: Tensor, first: int) -> MarginalEstimate:
+    def by_hmc(x: Tensor, first: int) -> tuple[MarginalEstimate, Mixing]:
         try:
-            return hmc_log_marginal(trained.model, x, draws, **chains, generator=generator)
+            return estimate_by_hmc(trained.model, x, draws, **chains, generator=generator)
         except UserError as error:
             raise UserError(f"datapoints {first} to {first + len(x) - 1}: {error}") from error
 
     return by_hmc
 
 
-def _concatenated(column: tuple[Tensor, ...]) -> Tensor:
+def _joined(batches: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Batch after batch of each column."""
     import torch
 
-    return torch.cat(column)
+    return [torch.cat(column) for column in zip(*batches, strict=True)]
 
 
 def _summary(estimates: MarginalEstimate) -> dict[str, Any]:
     """Of the mean: its standard error over datapoints, and the part of that which more draws would mend."""
-    log_p, errors, effective = estimates
+    known = estimates.log_marginal.isfinite()
+    log_p, errors, effective = (each[known] for each in estimates)
     count = len(log_p)
     return {
-        "datapoints": count,
+        "datapoints": len(known),
+        "datapoints_without_estimate": len(known) - count,
         "log_marginal": log_p.mean().item(),
         "standard_error": log_p.std().item() / math.sqrt(count) if count > 1 else None,
         "standard_error_of_draws": errors.square().sum().sqrt().item() / count,
@@ -173,20 +189,23 @@ def _summary(estimates: MarginalEstimate) -> dict[str, Any]:
 
 def _sentence(result: dict[str, Any]) -> str:
     part = {"test": "held-out", "train": "training"}[result["part"]]
+    count = result["datapoints"] - result["datapoints_without_estimate"]
     error = "" if result["standard_error"] is None else f"{result['standard_error']:.2f} over datapoints, "
     return (
         f"{result['dataset']}: log p(x) {result['log_marginal']:.2f} nats (standard error {error}"
-        f"{result['standard_error_of_draws']:.3f} over draws) of {result['datapoints']:,} {part} datapoints by"
+        f"{result['standard_error_of_draws']:.3f} over draws) of {count:,} {part} datapoints by"
         f" {NAMES[result['method']]}, {result['draws']:,} each; effective sample size"
         f" {result['median_effective_sample_size']:,.0f} in the median, {result['least_effective_sample_size']:,.1f} at"
         " least"
     )
 
 
-def _doubt(result: dict[str, Any]) -> str:
-    """What to do where an estimate is not to be trusted."""
-    if result["method"] == "hmc":
-        return "Chains see one mode of a posterior: where there are others log p(x) is too high, with no sign of it. "
+def _doubt(result: dict[str, Any], mixing: Mixing | None) -> str:
+    """What to do where there is no estimate, or none to be trusted."""
+    if mixing is not None:
+        gaps = f"{mixing.complaint()}; their estimates are NaN. " if mixing.unmixed.any() else ""
+        modes = "Chains see one mode of a posterior: where there are others log p(x) is too high, with no sign of it. "
+        return gaps + modes
     few = result["datapoints_of_few_effective_draws"]
     if few == 0:
         return ""

@@ -45,7 +45,9 @@ MethodOption = Annotated[
     typer.Option(help="How z is inferred: the best Gaussian, by gradients, or Hamiltonian Monte Carlo; slower."),
 ]
 SamplesOption = Annotated[int, typer.Option("--draws", min=2, max=10**4, help="Of z given what was seen.")]
+METHOD_NAMES: dict[Method, str] = {"gradient": "gradients", "hmc": "HMC"}
 Noise = Literal["gaussian", "flips", "salt-and-pepper"]
+LEVELS: dict[Noise, float] = {"gaussian": 0.4, "flips": 0.1, "salt-and-pepper": 0.4}
 Hide = Literal["bottom", "top", "left", "right", "centre", "scattered"]
 
 
@@ -55,9 +57,19 @@ def denoise(
     out: OutOption = None,
     noise: Annotated[
         Noise,
-        typer.Option(help="Added to every value; or bits turned over, or replaced by 0 or 1, of a Bernoulli model."),
+        typer.Option(
+            help="gaussian is added to every value; flips turn bits over and salt-and-pepper replaces values by 0 or 1,"
+            " both of a Bernoulli model."
+        ),
     ] = "gaussian",
-    level: Annotated[float, typer.Option(help="Its standard deviation, or the probability that a value is hit.")] = 0.4,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            help="Its standard deviation, 0.4 when not given; or the probability that a value is hit, 0.1 of flips and"
+            " 0.4 of salt-and-pepper.",
+            show_default=False,
+        ),
+    ] = None,
     method: MethodOption = "gradient",
     count: CountOption = 16,
     draws: SamplesOption = 200,
@@ -75,12 +87,19 @@ def denoise(
         "flips": observations.BitFlips,
         "salt-and-pepper": observations.SaltAndPepper,
     }
+    titles: dict[Noise, str] = {
+        "gaussian": "Gaussian noise of standard deviation",
+        "flips": "bits flipped with probability",
+        "salt-and-pepper": "values replaced by 0 or 1 with probability",
+    }
     task = _Task(run, out, device, part, dataset, data_dir)
+    level = LEVELS[noise] if level is None else level
     try:
         observation = kinds[noise](level)
     except ValueError as error:
         raise ConfigError("level", f"of {noise} noise: {error}") from error
-    task.infer(results.DENOISED, observation, method, count, draws, seed)
+    title = f"Denoising {task.name}: {titles[noise]} {level:g}"
+    task.infer(results.DENOISED, title, observation, method, count, draws, seed)
 
 
 @app.command()
@@ -114,7 +133,7 @@ def inpaint(
     data_dir: DataDirOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Hide a part of datapoints and infer it from the rest: inpainted.npz and inpainted.png."""
+    """Hide a part of datapoints, the same of all, and infer it from the rest: inpainted.npz and inpainted.png."""
     for name, value in (("hide", hide), ("share", share)):
         if mask is not None and value is not None:
             raise ConfigError(name, f"is {value}, but --mask says what is hidden: leave one of them out")
@@ -135,7 +154,9 @@ def inpaint(
         raise UserError(f"nothing would be visible: {error}") from error
     if observation.mask.all():
         raise UserError("nothing would be hidden: give a larger --share, or a --mask that is False somewhere")
-    task.infer(results.INPAINTED, observation, method, count, draws, seed, hidden=~observation.mask)
+    where = "by a mask" if mask is not None else f"({hide or 'bottom'})"
+    title = f"Inpainting {task.name}: {(~visible).double().mean():.0%} hidden {where}"
+    task.infer(results.INPAINTED, title, observation, method, count, draws, seed, hidden=~observation.mask)
 
 
 @app.command()
@@ -163,7 +184,10 @@ def upscale(
         observation = BlockMeans(task.trained.config.event_shape, factor, error)
     except ValueError as fault:
         raise UserError(str(fault)) from fault
-    task.infer(results.UPSCALED, observation, method, count, draws, seed, observed_shape=observation.observed_shape)
+    title = f"Upscaling {task.name}: from pictures {factor} times smaller"
+    task.infer(
+        results.UPSCALED, title, observation, method, count, draws, seed, observed_shape=observation.observed_shape
+    )
 
 
 class _Task:
@@ -176,9 +200,17 @@ class _Task:
         self.data: Dataset = self.trained.load_dataset(dataset, data_dir)
         self.rows = self.trained.rows(self.data, part)
 
+    @property
+    def name(self) -> str:
+        """Of the dataset, for a title."""
+        from vae_ext.plots import title_of
+
+        return title_of(self.data.name)
+
     def infer(
         self,
         stem: str,
+        title: str,
         observation: Observation,
         method: Method,
         count: int,
@@ -187,7 +219,7 @@ class _Task:
         hidden: Tensor | None = None,
         observed_shape: tuple[int, ...] | None = None,
     ) -> None:
-        """Spoils the first `count` datapoints, infers them, writes both and says what came."""
+        """Spoils the first `count` datapoints, infers them, writes both, under that title, and says what came."""
         import torch
 
         from vae_ext import pictures
@@ -215,7 +247,9 @@ class _Task:
                 "std": shaped(inferred.std),
                 "z": inferred.z,
             },
-            lambda path: pictures.inferred(inferred, x, seen, self.trained.config.event_shape, self.data.name, path),
+            lambda path: pictures.inferred(
+                inferred, x, seen, self.trained.config.event_shape, title, METHOD_NAMES[method], path
+            ),
         )
         where = slice(None) if hidden is None else hidden
         baseline, ours = ((each - x)[:, where].square().mean() for each in (inferred.baseline, inferred.mean))

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
 from torch import Tensor
 
 from vae_ext import results
@@ -102,11 +103,13 @@ def interpolations(lines: explore.Interpolations, event_shape: Sequence[int], na
     figure.savefig(path, dpi=DPI)
 
 
-def inferred(found: Inferred, x: Tensor, seen: Tensor, event_shape: Sequence[int], name: str, path: Path) -> None:
+def inferred(
+    found: Inferred, x: Tensor, seen: Tensor, event_shape: Sequence[int], title: str, method: str, path: Path
+) -> None:
     """Datapoints, what was seen of them (NaN: nothing), encoder and decoder alone, what was inferred, and its std."""
-    means = {"original": x, "observed": seen, "encoder, decoder": found.baseline, "inferred": found.mean}
-    title = f"{title_of(name)}: mean of $p(x\\,|\\,z)$ over $z$ given what is observed"
-    _with_uncertainty(means, {"uncertainty": found.std}, event_shape, title, path)
+    means = {"original": x, "observed": seen, "encoder and\ndecoder alone": found.baseline, "inferred": found.mean}
+    meaning = f"inferred by {method}: mean of $p(x\\,|\\,z)$ over $z$ given what is observed"
+    _with_uncertainty(means, {"what $z$\nleaves open": found.std}, event_shape, f"{title}\n{meaning}", path)
 
 
 def weight_uncertainty(
@@ -114,8 +117,11 @@ def weight_uncertainty(
 ) -> None:
     """Datapoints, their reconstructions by models of so many datapoints, and what the weights leave open of these."""
     means = {f"from {size:,}": prediction.mean for size, prediction in by_size.items()}
-    stds = {f"weights, {size:,}": prediction.std for size, prediction in by_size.items()}
-    title = f"{title_of(name)}: reconstructions by full VB from $N$ datapoints, and their std over weights"
+    stds = {f"std, from {size:,}": prediction.std for size, prediction in by_size.items()}
+    title = (
+        f"Full VB, {title_of(name)}: held-out datapoints and their reconstructions\nby models of so many datapoints,"
+        " mean and std over the weights"
+    )
     _with_uncertainty({"original": x, **means}, stds, event_shape, title, path)
 
 
@@ -133,12 +139,16 @@ def _with_uncertainty(
     rows = [_coloured(values[:UNCERTAIN], event_shape, low, high) for values in means.values()]
     rows += [_coloured(values[:UNCERTAIN], event_shape, 0.0, largest, "inferno") for values in stds.values()]
     columns, cells = len(x), np.concatenate(rows)
-    width = max(4.5, 0.6 * columns)
-    figure = new_figure(width + 1.6, width * _aspect(cells, columns) + 0.5)
+    width = min(1.1 * columns, max(4.5, 0.6 * columns))
+    figure = new_figure(max(6.5, width + 2.2), width * _aspect(cells, columns) + 0.8)
     axes = figure.subplots()
     _show_grid(axes, cells, columns)
-    labels = [*means, *(f"{label}\n(to {largest:.2f})" for label in stds)]
-    axes.set_yticks([(row + 0.5) / len(rows) for row in range(len(rows))], labels, fontsize=9)
+    axes.set_yticks([(row + 0.5) / len(rows) for row in range(len(rows))], [*means, *stds], fontsize=9)
+    # Colours have a scale for each of red, green and blue.
+    scale = ScalarMappable(Normalize(0.0, largest), "gray" if event_shape[2:] == (3,) else "inferno")
+    bar = figure.colorbar(scale, ax=axes, pad=0.02, fraction=0.04, aspect=25, panchor=(0.5, 0.5))
+    bar.set_label("standard deviation, in units of $x$", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
     figure.suptitle(title, fontsize=12)
     figure.savefig(path, dpi=DPI)
 
@@ -147,7 +157,7 @@ def manifold(
     plane: explore.Manifold, latents: Sequence[int], event_shape: Sequence[int], name: str, path: Path
 ) -> None:
     """The mean of p(x given z) over the plane of two latent variables, as in figure 4 of the paper."""
-    side = len(plane.coordinates)
+    side, others = len(plane.coordinates), plane.z.shape[-1] - 2
     images = _images(plane.mean.flatten(0, 1), event_shape)
     aspect = _aspect(images, side)
     figure = new_figure(7 / max(1, aspect**0.5), 7 * max(1, aspect**0.5) + 0.2)
@@ -157,9 +167,11 @@ def manifold(
     labels = [typeset(value, 2) for value in torch.special.ndtri(torch.tensor(ticks)).tolist()]
     axes.set_xticks(ticks, labels)
     axes.set_yticks([1 - tick for tick in ticks], labels)
-    axes.set_xlabel(f"$z_{{{latents[0] + 1}}}$")
-    axes.set_ylabel(f"$z_{{{latents[1] + 1}}}$")
-    axes.set_title(f"The learned manifold, {title_of(name)}: mean of $p(x\\,|\\,z)$", fontsize=12)
+    across, up = (f"$z_{{{latent + 1}}}$" for latent in latents)
+    axes.set_xlabel(f"{across}, by quantiles of $N(0, 1)$")
+    axes.set_ylabel(f"{up}, by quantiles of $N(0, 1)$")
+    rest = f", the other {others} of $z$ at 0" if others else ""
+    axes.set_title(f"Manifold, {title_of(name)}: mean of $p(x\\,|\\,z)$ over {across} and {up}{rest}", fontsize=12)
     figure.savefig(path, dpi=DPI)
 
 

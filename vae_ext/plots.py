@@ -134,7 +134,9 @@ def _variance_panel(axes: Axes, measurements: Sequence[Measurement], field: str,
         at = [getattr(one, field) for one in chosen]
         errors = [one.encoder.standard_error for one in chosen]
         axes.errorbar(at, [one.encoder.total for one in chosen], errors, color=colour, marker=marker, markersize=5)
-        axes.plot(at, [one.encoder.noise for one in chosen], color=colour, linestyle=":")
+        # It is a part of the total; the estimates of the two, each unbiased, may say otherwise by chance.
+        noise = [min(one.encoder.noise, one.encoder.total) for one in chosen]
+        axes.plot(at, noise, color=colour, linestyle=":")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(at, [f"{value:,}" for value in at])
@@ -146,24 +148,23 @@ def _variance_panel(axes: Axes, measurements: Sequence[Measurement], field: str,
 def full_vb(learned: Sequence[Learned], name: str, path: Path) -> None:
     """The held-out and the training bound of each method against training samples, a panel for each number of them.
 
-    The panels show what full VB does in whole; MAP may fall out of them, and its legend says how far.
+    The panels show the held-out bound of full VB in whole. A triangle stands where another curve leaves them, and the
+    legend says where those end.
     """
     sizes = list(dict.fromkeys(one.size for one in learned))
-    figure = new_figure(max(6.4, 1 + 3.6 * len(sizes)), 4.8)
+    figure = new_figure(max(6.4, 1 + 3.6 * len(sizes)), 5.2)
     panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    limits = _limits(learned)
     for axes, size in zip(panels, sizes, strict=True):
         for one in learned:
             if one.size == size:
-                _bound_curves(axes, one)
+                _bound_curves(axes, one, limits)
         axes.set_xscale("log")
         axes.set_xlabel("training samples seen")
         axes.set_title(f"{size:,} datapoints", fontsize=11)
         axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18))
         lighten(axes)
-    shown = np.concatenate([_test_bounds(one) for one in learned if one.method != "map"])
-    highest = max(_test_bounds(one).max() for one in learned)
-    margin = 0.08 * (highest - shown.min()) or 1.0
-    panels[0].set_ylim(shown.min() - margin, highest + 3 * margin)
+    panels[0].set_ylim(*limits)
     panels[0].set_ylabel("lower bound, nats per datapoint")
     figure.suptitle(
         f"Few datapoints, {title_of(name)}: bound on held-out (solid) and training data (dotted)", fontsize=12
@@ -171,12 +172,35 @@ def full_vb(learned: Sequence[Learned], name: str, path: Path) -> None:
     figure.savefig(path, dpi=DPI)
 
 
-def _bound_curves(axes: Axes, one: Learned) -> None:
+def _limits(learned: Sequence[Learned]) -> tuple[float, float]:
+    """From the least held-out bound of full VB to the highest of all, with room for a training bound above."""
+    least = min(_test_bounds(one).min() for one in learned if one.method != "map")
+    highest = max(_test_bounds(one).max() for one in learned)
+    margin = 0.08 * (highest - least) or 1.0
+    return least - margin, highest + 3 * margin
+
+
+def _bound_curves(axes: Axes, one: Learned, limits: tuple[float, float]) -> None:
     name, colour = METHODS[one.method]
-    samples, test = [record.samples for record in one.records], _test_bounds(one)
-    label = f"{name}: {typeset(test[-1], 1)} at the end, {typeset(test.max(), 1)} at best"
+    samples, test = np.array([record.samples for record in one.records]), _test_bounds(one)
+    train = np.array([record.train_bound for record in one.records])
+    end, best, end_of_training = (typeset(bound, 1) for bound in (test[-1], test.max(), train[-1]))
+    label = f"{name}: {end} at the end,\n{best} at best; training {end_of_training}"
     axes.plot(samples, test, color=colour, label=label)
-    axes.plot(samples, [record.train_bound for record in one.records], color=colour, linestyle=":", linewidth=1)
+    axes.plot(samples, train, color=colour, linestyle=":", linewidth=1)
+    for curve in (test, train):
+        _mark_exits(axes, samples, curve, limits, colour)
+
+
+def _mark_exits(axes: Axes, samples: np.ndarray, curve: np.ndarray, limits: tuple[float, float], colour: str) -> None:
+    """A triangle at the edge wherever the curve crosses it."""
+    for limit, marker in zip(limits, ("v", "^"), strict=True):
+        before = np.flatnonzero(np.diff(curve < limit))
+        share = (limit - curve[before]) / (curve[before + 1] - curve[before])
+        at = np.exp(np.log(samples[before]) * (1 - share) + np.log(samples[before + 1]) * share)
+        (marks,) = axes.plot(at, np.full_like(at, limit), marker, color=colour, markersize=6, clip_on=False, zorder=3)
+        # Half of each is outside the panel, which is to stay as large as it is.
+        marks.set_in_layout(False)
 
 
 def _test_bounds(one: Learned) -> np.ndarray:

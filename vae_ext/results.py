@@ -11,7 +11,8 @@ CODES = "codes"
 RECONSTRUCTIONS = "reconstructions"
 INTERPOLATIONS = "interpolations"
 MANIFOLD = "manifold"
-MARGINAL = "marginal"
+MARGINAL_IMPORTANCE = "marginal_importance"
+MARGINAL_HMC = "marginal_hmc"
 GRADIENT_VARIANCE = "gradient_variance"
 DENOISED = "denoised"
 INPAINTED = "inpainted"
@@ -26,7 +27,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     RECONSTRUCTIONS: ("npz", "png"),
     INTERPOLATIONS: ("npz", "png"),
     MANIFOLD: ("npz", "png"),
-    MARGINAL: ("npz",),
+    MARGINAL_IMPORTANCE: ("npz",),
+    MARGINAL_HMC: ("npz",),
     GRADIENT_VARIANCE: ("json", "png"),
     DENOISED: ("npz", "png"),
     INPAINTED: ("npz", "png"),

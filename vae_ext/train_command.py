@@ -20,7 +20,7 @@ from vae_ext.aevb.run import summarise
 from vae_ext.aevb.run import train as run_to_the_end
 from vae_ext.aevb.run_directory import CHECKPOINT, TENSORBOARD, RunDirectory, sole_writer
 from vae_ext.aevb.step_size import best_step_size, try_step_sizes
-from vae_ext.aevb.tensorboard import TensorBoardLog
+from vae_ext.aevb.tensorboard import TensorBoardLog, require_tensorboard
 from vae_ext.aevb.trainer import Trainer
 from vae_ext.datasets import load_dataset
 from vae_ext.errors import UserError
@@ -34,6 +34,8 @@ def begin(
     config: TrainConfig, options: RunOptions, data_dir: Path | None, folder: Path, team: Team, *, try_lr: bool
 ) -> None:
     """Trains anew, with the best step size of short trials where `try_lr` is set."""
+    if options.tensorboard:
+        require_tensorboard()
     data = load_dataset(options.dataset, data_dir)
     # The name of an array has its absolute path, so that the run can be resumed from any folder.
     options = replace(options, dataset=data.name)
@@ -57,7 +59,8 @@ def begin(
 def resume(run: Path, given: Mapping[str, Any], team: Team) -> None:
     """Goes on with the run in the folder `run`, or of the checkpoint `run`.
 
-    `given` are the other options of the command line: they may say where the data are now, and else have no say.
+    `given` are the other options of the command line: they may say where the data are now, and how many samples to see
+    if these are to be more, and else have no say.
     """
     path = find_checkpoint(run)
     if path.name != CHECKPOINT:
@@ -70,12 +73,30 @@ def _go_on(path: Path, given: Mapping[str, Any], team: Team) -> None:
     folder = path.parent
     saved = load_checkpoint(path)
     options = _moved(saved.options, given)
-    _expect_no_other_options(folder, {**asdict(options), **asdict(saved.config)}, given)
+    config = _extended(folder, saved.config, given)
+    _expect_no_other_options(folder, {**asdict(options), **asdict(config)}, given)
+    if options.tensorboard:
+        require_tensorboard()
     data = load_dataset(options.dataset, None if options.data_dir is None else Path(options.data_dir))
-    trainer = Trainer(data, saved.config, resolve_device(options.device), team=team)
+    trainer = Trainer(data, config, resolve_device(options.device), team=team)
     resume_trainer(trainer, saved, path)
     options = replace(options, dataset=data.name)
-    _run(trainer, RunDirectory(folder, options, saved), _console(team))
+    directory = RunDirectory(folder, options, saved)
+    if config != saved.config:
+        # So that whoever resumes it next need not be told again.
+        directory.save_checkpoint(trainer, saved.progress)
+    _run(trainer, directory, _console(team))
+
+
+def _extended(folder: Path, config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """Of the longer run, where more samples are given."""
+    samples = given.get("samples", config.samples)
+    if samples < config.samples:
+        raise UserError(
+            f"--samples is {samples}, but the run in {folder} was begun with {config.samples}: give more, or leave it"
+            " out"
+        )
+    return replace(config, samples=samples)
 
 
 def _moved(options: RunOptions, given: Mapping[str, Any]) -> RunOptions:
@@ -104,8 +125,11 @@ def _run(trainer: Trainer, directory: RunDirectory, console: Console) -> None:
         if is_first and directory.options is not None and directory.options.tensorboard:
             log = TensorBoardLog(directory.path / TENSORBOARD, directory.saved_samples)
     try:
-        with make_display(console, trainer.config.samples, trainer.read_tally()) as display:
-            records = run_to_the_end(trainer, directory, display, log)
+        with (
+            make_display(console, trainer.config.samples, trainer.read_tally()) as display,
+            interrupts.deferred() as interrupted,
+        ):
+            records = run_to_the_end(trainer, directory, display, log, interrupted)
         if not is_first:
             return
         summary = {"vae_ext": __version__, **summarise(trainer, records)}
@@ -134,7 +158,8 @@ def _introduce(console: Console, trainer: Trainer, directory: RunDirectory) -> N
         console.print(f"Going on with the run in {directory.path} after {directory.saved_samples:,} samples")
     console.print(
         f"{data.name}: {len(data.train):,} training and {len(data.test):,} held-out datapoints"
-        f" of {data.data_dim} values. {config.latent} latents, {config.hidden} hidden units,"
+        f" of {data.data_dim} values. {config.network} of {config.hidden} hidden units, {config.latent} latents"
+        f" ({config.posterior}), {config.likelihood} likelihood, {config.estimator} with L = {config.draws},"
         f" {config.optimizer} at {config.lr:g}, minibatches of {config.batch_size}, on {trainer.device}"
     )
     if config.samples % config.batch_size:

@@ -69,14 +69,15 @@ class TrainedModel:
         draw(target.with_suffix(".png"))
         return f"Written to {target} and {stem}.png"
 
-    def save_arrays(self, stem: str, arrays: dict[str, Tensor]) -> Path:
-        """Writes `stem`.npz. Raises UserError where a value is not finite."""
+    def save_arrays(self, stem: str, arrays: dict[str, Tensor], *, gaps: Tensor | None = None) -> Path:
+        """Writes `stem`.npz. Raises UserError where a value is not finite, but for those of the rows `gaps`, a mask."""
         import numpy as np
 
         from vae_ext.files import write_atomically
 
         for name, array in arrays.items():
-            if not array.isfinite().all():
+            known = array if gaps is None else array[~gaps]
+            if not known.isfinite().all():
                 raise UserError(f"{self.checkpoint} gives a {name} that is not finite: its weights are unusable")
         self._out.mkdir(parents=True, exist_ok=True)
         target = self._out / f"{stem}.npz"

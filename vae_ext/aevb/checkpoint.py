@@ -120,7 +120,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path, trainer: Trainer, options: RunOptions | None = None, progress: Progress | None = None
+    path: str | Path, trainer: Trainer, options: RunOptions | None = None, progress: Progress | None = None
 ) -> None:
     """Writes all that training goes on from; only a whole file replaces `path`. The first of a team writes."""
     options = options or RunOptions(trainer.dataset.name, device=str(trainer.device))
@@ -136,15 +136,16 @@ def save_checkpoint(
         **trainer.state_dict(),
     }
     if trainer.team.is_first:
-        write_atomically(path, lambda file: torch.save(state, file))
+        write_atomically(Path(path), lambda file: torch.save(state, file))
 
 
-def load_checkpoint(path: Path, model: AutoEncoder | None = None) -> Checkpoint:
+def load_checkpoint(path: str | Path, model: AutoEncoder | None = None) -> Checkpoint:
     """Reads what `save_checkpoint` wrote, into `model` where it is given: a checkpoint holds weights, no modules.
 
     Raises:
         UserError: the file is missing, damaged, incomplete, holds pickled code, or is of another model.
     """
+    path = Path(path)
     state = _read_state(path)
     try:
         loaded = _build(path, state["model_config"]) if model is None else model
@@ -193,12 +194,15 @@ def _build(path: Path, config: Any) -> VAE:
         return VAE(VAEConfig(**config))
 
 
-def resume(trainer: Trainer, checkpoint: Checkpoint, path: Path) -> None:
+def resume(trainer: Trainer, checkpoint: Checkpoint, path: str | Path) -> None:
     """Has the trainer go on from what was loaded from `path`, to the bits of the trainer that saved it.
+
+    Its config may have more `samples`, which have no say in how a step goes: then the run becomes a longer one.
 
     Raises:
         UserError: the checkpoint is of another model, config or dataset than the trainer, or does not hold its state.
     """
+    path = Path(path)
     _check_weights(path, checkpoint.state["model"], trainer.model, f"the model of {trainer.dataset.name} to resume")
     _check_config(path, checkpoint.config, trainer.config)
     if checkpoint.datapoints != trainer.dataset_size:
@@ -220,7 +224,7 @@ def resume(trainer: Trainer, checkpoint: Checkpoint, path: Path) -> None:
 def _check_config(path: Path, saved: TrainConfig, wanted: TrainConfig) -> None:
     for name, value in asdict(wanted).items():
         was = getattr(saved, name)
-        if value != was:
+        if value != was and not (name == "samples" and value > was):
             raise UserError(f"{path} was trained with {name} = {was}, but the trainer to resume has {value}")
 
 
@@ -267,5 +271,7 @@ def _read_plain_values(path: Path) -> Any:
         ) from error
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError, KeyError) as error:
         raise UserError(damaged) from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder: expected a checkpoint, such as checkpoint.pt in it") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

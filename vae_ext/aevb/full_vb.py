@@ -81,11 +81,12 @@ class FullVBTrainer(Trainer):
         self,
         dataset: Dataset,
         config: TrainConfig,
-        device: torch.device,
+        device: torch.device | str,
         model: AutoEncoder | None = None,
         *,
         cuda_graph: bool = True,
     ) -> None:
+        device = torch.device(device)
         super().__init__(dataset, config, device, model or bayesian_vae(dataset, config, device), cuda_graph=cuda_graph)
         theta = {parameter for module in bayesian_modules(self.model) for parameter in module.parameters()}
         # The prior of theta is in the KL, so that weight decay would be the same again.

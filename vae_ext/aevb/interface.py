@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, get_args
 
 from torch import Tensor
 
 from vae_ext import ops, reference
 from vae_ext.aevb.families.family import Family
 from vae_ext.arguments import Scale, ScaleKind, as_parameter
+
+SCALE_KINDS = get_args(ScaleKind)
 
 
 class Gaussian(NamedTuple):
@@ -54,6 +56,16 @@ class Model(Protocol):
         """log p(x given z) of the generative model in nats: z `[L, B, *J]` and x `[B, *D]` to `[L, B]`."""
 
 
+def require_finite(name: str, rows: Tensor) -> None:
+    """Looks at the values of datapoints `[B, ...]`, which waits for the device. Raises ValueError for NaN and inf."""
+    bad = ~rows.isfinite().flatten(1).all(1)
+    if bad.any():
+        count, first = int(bad.sum()), int(bad.int().argmax())
+        raise ValueError(
+            f"{name} is not finite in {count:,} of {len(bad):,} datapoints (such as {first}); expected finite values"
+        )
+
+
 def own_prior(model: object) -> Family | None:
     """The model's `prior`; None where p(z) is N(0, I). Raises TypeError where it is no `Family`."""
     prior = getattr(model, "prior", None)
@@ -84,14 +96,20 @@ def require_standard_prior(model: object) -> None:
 
 
 def as_gaussian(output: GaussianLike | Family, source: str) -> Gaussian:
-    """What the network called `source` returned. Raises TypeError when it is no tuple of two or three."""
+    """What the network called `source` returned.
+
+    Raises TypeError when it is no tuple of two or three, ValueError when the third is no kind of scale.
+    """
     if isinstance(output, Family):
         raise TypeError(
             f"the {source} returned {type(output).__name__}; expected a Gaussian, as a tuple (mean, log_var): other"
             " families are for posteriors alone, through estimator sgvb_a"
         )
     if isinstance(output, tuple) and len(output) in (2, 3):
-        return Gaussian(*output)
+        gaussian = Gaussian(*output)
+        if gaussian.kind not in SCALE_KINDS:
+            raise ValueError(f"the {source}'s kind is {gaussian.kind!r}; expected one of {', '.join(SCALE_KINDS)}")
+        return gaussian
     # A tensor could be unpacked too, into its rows.
     raise TypeError(
         f"the {source} returned {type(output).__name__}; expected (mean, log_var), or (mean, scale, kind) with kind"

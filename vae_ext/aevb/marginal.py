@@ -7,6 +7,7 @@ and in evaluation mode, with float32 matrix products, and summed in float64, in 
 from __future__ import annotations
 
 import math
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -16,9 +17,9 @@ from vae_ext import ops
 from vae_ext.aevb.estimators import rsample_log_ratio
 from vae_ext.aevb.families.family import WHOLE_LINE
 from vae_ext.aevb.hmc import Chains, LogDensity, hmc
-from vae_ext.aevb.interface import Model, log_prior, own_prior
+from vae_ext.aevb.interface import Model, log_prior, own_prior, require_finite
 from vae_ext.aevb.kernel_density import KernelDensity
-from vae_ext.aevb.mixing import require_mixing, require_moves
+from vae_ext.aevb.mixing import Mixing, diagnose, require_some
 from vae_ext.aevb.models import evaluating
 from vae_ext.aevb.precision import matrix_products
 from vae_ext.arguments import resolve_integer
@@ -43,6 +44,8 @@ class MarginalEstimate(NamedTuple):
         standard_error: of each, over draws of z, in nats, `[B]`.
         effective_sample_size: (sum of the weights)^2 / sum of their squares, `[B]`: far fewer than there were draws
             means that a few of them decide.
+
+    All are NaN of a datapoint whose chain of HMC does not mix.
     """
 
     log_marginal: Tensor
@@ -74,9 +77,10 @@ def importance_log_marginal(
         chunk: how many draws of each datapoint are held at once. It has a say in which they are.
         generator, rng_state, first_row: where the noise comes from, as for `vae_ext.normal_rsample`.
 
-    Errors are the operators'.
+    Errors are the operators'; and ValueError where x is not finite.
     """
     num_samples, chunk = resolve_integer("num_samples", num_samples, 2), resolve_integer("chunk", chunk, 1)
+    require_finite("x", x)
     state = ops.resolve_rng_state(generator, rng_state, x.device)
     with evaluating(model):
         posterior = model.encode(x)
@@ -112,10 +116,39 @@ def hmc_log_marginal(
     over the other half. Too high in expectation, by about half the squared standard error and, where a chain misses a
     part of the posterior, by what it misses. The arguments are those of `posterior_chains`.
 
+    Where a chain does not mix, as `vae_ext.aevb.mixing` has it, the estimate is NaN, and a UserWarning says of how many
+    and what to do.
+
     Raises:
-        UserError: there are more than `MOST_LATENTS` latent variables, the chains do not mix, or one got stuck.
-        ValueError: an argument is out of range, or the model's prior is not on the whole line.
+        UserError: there are more than `MOST_LATENTS` latent variables, or hardly any chain mixes.
+        ValueError: an argument is out of range, x is not finite, or the model's prior is not on the whole line.
     """
+    estimate, mixing = estimate_by_hmc(
+        model,
+        x,
+        num_samples,
+        burn_in=burn_in,
+        leapfrog_steps=leapfrog_steps,
+        target_acceptance=target_acceptance,
+        generator=generator,
+    )
+    require_some(mixing)
+    if mixing.unmixed.any():
+        warnings.warn(f"{mixing.complaint()}; their estimates are NaN", stacklevel=2)
+    return estimate
+
+
+def estimate_by_hmc(
+    model: Model,
+    x: Tensor,
+    num_samples: int,
+    *,
+    burn_in: int,
+    leapfrog_steps: int,
+    target_acceptance: float = 0.9,
+    generator: Generator | None = None,
+) -> tuple[MarginalEstimate, Mixing]:
+    """`hmc_log_marginal` without its word on how the chains mix, which is returned instead, however few do."""
     chains = posterior_chains(
         model,
         x,
@@ -125,9 +158,9 @@ def hmc_log_marginal(
         target_acceptance=target_acceptance,
         generator=generator,
     )
-    require_mixing(chains)
-    require_moves(chains)
-    return marginal_of_chains(model, x, chains)
+    mixing = diagnose(chains)
+    estimate = marginal_of_chains(model, x, chains)
+    return MarginalEstimate(*(each.masked_fill(mixing.unmixed, torch.nan) for each in estimate)), mixing
 
 
 @matrix_products("float32")
@@ -156,6 +189,7 @@ def posterior_chains(
     """
     num_samples = resolve_integer("num_samples", num_samples, LEAST_HMC_SAMPLES)
     candidates = resolve_integer("candidates", candidates, 1)
+    require_finite("x", x)
     _check_support(model)
     with evaluating(model):
         with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -12,10 +14,53 @@ from vae_ext.errors import UserError
 # chains, is exceeded by good ones.
 LEAST_ACCEPTANCE = 0.2
 GREATEST_R_HAT = 1.5
-# Of many short chains some look bad by chance.
-SHARE_ALLOWED = 0.05
+# Where fewer mix, it is not for the sake of single datapoints that they do not.
+LEAST_SHARE = 0.1
 NAMED_CHAINS = 5
 REMEDY = "take a longer burn-in, or more leapfrog steps"
+
+
+class Mixing(NamedTuple):
+    """How well chains mix.
+
+    Attributes:
+        acceptance: the mean probability of acceptance, `[B]`.
+        r_hat: `split_r_hat`, `[B]`; infinite also of a chain that is `stuck`.
+    """
+
+    acceptance: Tensor
+    r_hat: Tensor
+
+    @property
+    def unmixed(self) -> Tensor:
+        """Which do not, `[B]`."""
+        return (self.acceptance < LEAST_ACCEPTANCE) | (self.r_hat > GREATEST_R_HAT)
+
+    def complaint(self) -> str:
+        """How many do not, and what to do; where there are any."""
+        bad = self.unmixed
+        acceptance, r_hat = self.acceptance[bad], self.r_hat[bad]
+        named = ", ".join(str(chain) for chain in bad.nonzero().flatten()[:NAMED_CHAINS].tolist())
+        return (
+            f"{int(bad.sum()):,} of {len(bad):,} chains of HMC do not mix (such as {named}): their acceptance is"
+            f" {acceptance.min():.2f} to {acceptance.max():.2f}, their split R-hat up to {r_hat.max():.3g}; expected"
+            f" {LEAST_ACCEPTANCE} or more and at most {GREATEST_R_HAT}: {REMEDY}"
+        )
+
+
+def diagnose(chains: Chains) -> Mixing:
+    return Mixing(chains.acceptance, torch.where(stuck(chains.samples), torch.inf, split_r_hat(chains.samples)))
+
+
+def unmixed(chains: Chains) -> Tensor:
+    """Which of the chains do not mix, `[B]`."""
+    return diagnose(chains).unmixed
+
+
+def require_some(mixing: Mixing) -> None:
+    """Raises UserError where hardly any chain mixes, which says what to do."""
+    if (~mixing.unmixed).sum() < LEAST_SHARE * len(mixing.unmixed):
+        raise UserError(mixing.complaint())
 
 
 def split_r_hat(samples: Tensor) -> Tensor:
@@ -34,41 +79,11 @@ def split_r_hat(samples: Tensor) -> Tensor:
     return ((length - 1) / length + ratio).sqrt().amax(-1)
 
 
-def unmixed(chains: Chains) -> Tensor:
-    """Which of the chains do not mix, `[B]`, by their acceptance and `split_r_hat`."""
-    return (chains.acceptance < LEAST_ACCEPTANCE) | (split_r_hat(chains.samples) > GREATEST_R_HAT)
+def stuck(samples: Tensor) -> Tensor:
+    """Which chains, `[N, B, J]`, were in J places or fewer in their first half, `[B]`.
 
-
-def require_mixing(chains: Chains) -> None:
-    """Raises UserError where more than a few of the chains do not mix, which says what to do."""
-    bad = unmixed(chains)
-    if bad.sum() <= SHARE_ALLOWED * len(bad):
-        return
-    acceptance, r_hat = chains.acceptance[bad], split_r_hat(chains.samples[:, bad])
-    raise UserError(
-        f"{int(bad.sum()):,} of {len(bad):,} chains of HMC do not mix (such as {_named(bad)}): their acceptance is"
-        f" {acceptance.min():.2f} to {acceptance.max():.2f}, their split R-hat up to {r_hat.max():.3g}; expected"
-        f" {LEAST_ACCEPTANCE} or more and at most {GREATEST_R_HAT}: {REMEDY}"
-    )
-
-
-def stuck(chains: Chains) -> Tensor:
-    """Which of the chains were in J places or fewer in their first half, `[B]`: these lie in a plane."""
-    first = chains.samples[: len(chains.samples) // 2]
+    These lie in a plane, so that no density can be fitted to them.
+    """
+    first = samples[: len(samples) // 2]
     moves = (first.diff(dim=0) != 0).any(-1).sum(0)
     return moves < first.shape[-1]
-
-
-def require_moves(chains: Chains) -> None:
-    """Raises UserError where even one chain is `stuck`: no density can be fitted to its first half."""
-    bad = stuck(chains)
-    if not bad.any():
-        return
-    raise UserError(
-        f"{int(bad.sum()):,} of {len(bad):,} chains of HMC got stuck (such as {_named(bad)}): the first half of their"
-        f" draws holds {chains.samples.shape[-1]} different z or fewer, to which no density can be fitted: {REMEDY}"
-    )
-
-
-def _named(bad: Tensor) -> str:
-    return ", ".join(str(chain) for chain in bad.nonzero().flatten()[:NAMED_CHAINS].tolist())

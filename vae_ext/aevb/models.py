@@ -37,6 +37,10 @@ class AutoEncoder(nn.Module):
         likelihood: of x given the decoder's output; Bernoulli when left out.
         latent_dim: J, to draw z from the prior.
 
+    Raises:
+        TypeError: `likelihood` is a string.
+        ValueError: when used, z has not `latent_dim` values, those of the encoder included.
+
     Attributes:
         config: what the model can be built from again; None for one of one's own modules.
 
@@ -53,6 +57,11 @@ class AutoEncoder(nn.Module):
         self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood | None = None, *, latent_dim: int
     ) -> None:
         super().__init__()
+        if isinstance(likelihood, str):
+            raise TypeError(
+                f"likelihood is {likelihood!r}; expected a Likelihood, such as BernoulliLikelihood() or"
+                " GaussianLikelihood()"
+            )
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood or LIKELIHOODS["bernoulli"]
@@ -62,15 +71,24 @@ class AutoEncoder(nn.Module):
     def encode(self, x: Tensor) -> Any:
         """q(z given x): `[B, D]` to a `Gaussian`, or to the `Family` that the encoder gives, over `[B, J]`."""
         output = self.encoder(x)
-        return output if isinstance(output, Family) else as_gaussian(output, "encoder")
+        posterior = output if isinstance(output, Family) else as_gaussian(output, "encoder")
+        found = (posterior.shape if isinstance(posterior, Family) else posterior.mean.shape)[-1]
+        if found != self.latent_dim:
+            raise ValueError(f"the encoder gives {found} latent variables; expected latent_dim = {self.latent_dim}")
+        return posterior
 
     def log_likelihood(self, z: Tensor, x: Tensor) -> Tensor:
         """log p(x given z) in nats: z `[*S, B, J]` and x `[B, D]` to `[*S, B]`."""
-        return self.likelihood.log_prob(self.decoder(z), x)
+        return self.likelihood.log_prob(self.decoder(self._latents(z)), x)
 
     def decode(self, z: Tensor) -> Tensor:
         """The mean of p(x given z): `[*S, J]` to `[*S, D]`."""
-        return self.likelihood.mean(self.decoder(z))
+        return self.likelihood.mean(self.decoder(self._latents(z)))
+
+    def _latents(self, z: Tensor) -> Tensor:
+        if z.shape[-1] != self.latent_dim:
+            raise ValueError(f"z has shape {list(z.shape)}; expected {self.latent_dim} values each, latent_dim")
+        return z
 
 
 @contextmanager
@@ -137,6 +155,10 @@ class VAE(AutoEncoder):
 
     def encode(self, x: Tensor) -> Any:
         """q(z given x): `[B, D]` to a `Gaussian`, or to a `Family` of its location and scale, over `[B, J]`."""
+        if x.shape[-1] != self.config.data_dim:
+            raise ValueError(
+                f"x has shape {list(x.shape)}; expected rows of {self.config.data_dim} values, the model's data_dim"
+            )
         gaussian = as_gaussian(self.encoder(x), "encoder")
         if self.config.posterior == "gaussian":
             return gaussian

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from vae_ext import ops
 from vae_ext.aevb.families import Family
 from vae_ext.aevb.hmc import hmc
-from vae_ext.aevb.interface import Gaussian, log_standard_prior, require_standard_prior
+from vae_ext.aevb.interface import Gaussian, log_standard_prior, require_finite, require_standard_prior
 from vae_ext.aevb.models import AutoEncoder, evaluating
 from vae_ext.aevb.observations import BitFlips, BlockMeans, GaussianNoise, Observation, Visible
 
@@ -147,13 +147,15 @@ def infer(
         generator: of the device of y.
 
     Raises:
-        ValueError: the shapes of y, of the observation and of the model's datapoints do not go together, or the model
-            has another prior than N(0, I).
+        ValueError: the shapes of y, of the observation and of the model's datapoints do not go together, y is not
+            finite where it tells of x, or the model has another prior than N(0, I).
         TypeError: the observation is of another kind of likelihood.
     """
     if y.ndim != 2:
         raise ValueError(f"y has shape {list(y.shape)}; expected [B, D'], a row for each datapoint")
     require_standard_prior(model)
+    # Not of y itself: where it is hidden, it may be anything.
+    require_finite("y", observation.guess(model.likelihood, y))
     method = method or Gradient()
     with torch.no_grad(), evaluating(model):
         parts = [_infer(model, observation, part, method, num_samples, generator) for part in y.split(BATCH)]

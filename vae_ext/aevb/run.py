@@ -51,10 +51,11 @@ class _NoDisplay:
 
 
 class _Clock:
-    """Says when it is time to show and to save, to all processes of a team alike."""
+    """Says when it is time to show, to save and to stop, to all processes of a team alike."""
 
-    def __init__(self, team: Team, show_interval: float, seconds: float) -> None:
+    def __init__(self, team: Team, show_interval: float, seconds: float, stop: Callable[[], bool]) -> None:
         self.team = team
+        self.stop = stop
         self.show_interval = show_interval
         self.started = time.monotonic() - seconds
         self.steps = 0
@@ -67,17 +68,17 @@ class _Clock:
         self.last_save = time.monotonic()
 
     def due(self) -> tuple[bool, ...]:
-        """After a step: whether to show, whether to save."""
+        """After a step: whether to show, whether to save, whether to stop."""
         self.steps += 1
         if self.team.size > 1 and self.steps % STEPS_BETWEEN_AGREEMENTS:
-            return False, False
+            return False, False, False
         now = time.monotonic()
-        show, save = self.team.follow_the_first(
-            now - self.last_show >= self.show_interval, now - self.last_save > CHECKPOINT_INTERVAL
+        show, save, stop = self.team.follow_the_first(
+            now - self.last_show >= self.show_interval, now - self.last_save > CHECKPOINT_INTERVAL, self.stop()
         )
         if show:
             self.last_show = now
-        return show, save
+        return show, save, stop
 
 
 def record_points(samples: int, samples_per_step: int) -> list[int]:
@@ -92,12 +93,16 @@ def train(
     directory: RunDirectory,
     display: Display | None = None,
     log: Callable[[Record], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Record]:
     """Trains to the end, from the start or from where a resumed run stopped; shows nothing without a display.
 
+    `stop` is asked after each step: where it says so, the run is saved there and ends with a KeyboardInterrupt.
+
     Records at the `record_points` and calls `log` then; saves before the first step, with every record, and every
     `CHECKPOINT_INTERVAL` seconds. Records are left to the record points, and the checkpoint counts them, so that a run
-    writes the same ones however often it was stopped; those of a team, up to the rounding of the sum of bounds.
+    writes the same ones however often it was stopped; those of a team, up to the rounding of the sum of bounds. A run
+    that goes on to more samples than it was begun with records at the points of the longer run from there on.
 
     Raises:
         UserError: the bound is no longer finite, the checkpoint being of a model whose bound was; or the directory is
@@ -111,10 +116,12 @@ def train(
     with team.all_or_none():
         if team.is_first and directory.saved_samples is not None:
             records = directory.rewind_records()
-    clock = _Clock(team, display.interval, progress.seconds)
+    clock = _Clock(team, display.interval, progress.seconds, stop)
     if directory.saved_samples is None:
         directory.save_checkpoint(trainer, progress)
-    for target in record_points(trainer.config.samples, trainer.samples_per_step)[progress.records :]:
+    points = record_points(trainer.config.samples, trainer.samples_per_step)
+    # At the point where it was saved it may still have to be recorded.
+    for target in (point for point in points if point >= trainer.samples and point > progress.recorded.samples):
         _advance(trainer, target, directory, display, clock)
         seconds = clock.seconds()
         tally, record = record_now(trainer, directory.progress.recorded, seconds)
@@ -149,19 +156,21 @@ def _check_directory(trainer: Trainer, directory: RunDirectory) -> None:
 
 
 def _advance(trainer: Trainer, target: int, directory: RunDirectory, display: Display, clock: _Clock) -> None:
-    """Steps until `target` samples are seen; shows and saves when it is time."""
+    """Steps until `target` samples are seen; shows, saves and stops when it is time."""
     while trainer.samples < target:
         trainer.step()
-        show, save = clock.due()
-        if show or save:
+        show, save, stop = clock.due()
+        if show or save or stop:
             tally = trainer.read_tally()
             _require_finite(trainer, directory, tally.bound_sum)
         if show:
             display.shown(tally)
-        if save:
+        if save or stop:
             _require_finite(trainer, directory, trainer.held_out_bound())
             directory.save_checkpoint(trainer, replace(directory.progress, seconds=clock.seconds()))
             clock.saved()
+        if stop:
+            raise KeyboardInterrupt
 
 
 def _require_finite(trainer: Trainer, directory: RunDirectory, *bounds: float) -> None:

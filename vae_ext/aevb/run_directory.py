@@ -57,15 +57,15 @@ class RunDirectory:
         UserError: the folder cannot be created or written to.
     """
 
-    def __init__(self, path: Path, options: RunOptions | None = None, resumed: Checkpoint | None = None) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, options: RunOptions | None = None, resumed: Checkpoint | None = None) -> None:
+        self.path = Path(path)
         self.options = options
         self.progress = resumed.progress if resumed else Progress()
         self.saved_samples = resumed.samples if resumed else None
         self.earlier: Path | None = None
         self._has_files = resumed is not None
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
         except OSError as error:
             raise UserError(f"cannot write to the output folder {path}: {error.strerror or error}") from error

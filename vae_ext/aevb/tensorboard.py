@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from vae_ext.aevb.run_directory import Record
 
 
+def require_tensorboard() -> type[SummaryWriter]:
+    """What writes its files. Raises UserError where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError("logging to TensorBoard needs its package: pip install tensorboard") from error
+    return SummaryWriter
+
+
 class TensorBoardLog:
     """Writes each record it is called with to event files in `folder`.
 
@@ -20,16 +29,11 @@ class TensorBoardLog:
         folder: made with the first record, after an earlier run was moved aside.
         resumed_samples: where a resumed run goes on: TensorBoard then drops what an earlier part of it wrote later.
 
-    Raises:
-        UserError: TensorBoard is not installed.
+    Errors are those of `require_tensorboard`.
     """
 
     def __init__(self, folder: Path, resumed_samples: int | None = None) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError("logging to TensorBoard needs its package: pip install tensorboard") from error
-        self._make_writer = SummaryWriter
+        self._make_writer = require_tensorboard()
         self._writer: SummaryWriter | None = None
         self._folder = folder
         self._purge_step = None if resumed_samples is None else resumed_samples + 1

@@ -63,13 +63,13 @@ class Trainer:
         self,
         dataset: Dataset,
         config: TrainConfig,
-        device: torch.device,
+        device: torch.device | str,
         model: AutoEncoder | None = None,
         *,
         team: Team | None = None,
         cuda_graph: bool = True,
     ) -> None:
-        team = team or Team()
+        team, device = team or Team(), torch.device(device)
         self.dataset_size = len(dataset.train)
         _check_minibatch(dataset, config, team)
         if model is not None:
