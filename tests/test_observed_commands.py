@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from tests.commands import arrays_of, assert_one_sentence, invoke, train_on_vectors
+from benchmarks import observed
+from tests.commands import REPOSITORY, arrays_of, assert_one_sentence, invoke, train_on_vectors
 from vae_ext.aevb.minibatches import binarised
 from vae_ext.datasets import load_dataset
 
@@ -65,6 +67,26 @@ def test_arrays_a_picture_and_a_sentence(run: Path, tmp_path: Path, command: str
     picture = imread(tmp_path / f"{stem}.png")[..., :3]
     assert min(picture.shape[:2]) > 400
     assert picture.std() > 0.05
+
+
+def test_the_errors_of_the_benchmark_are_what_the_commands_say(run: Path) -> None:
+    """To the four digits that are said; where a part is hidden, of that."""
+    tasks: list[tuple[str, dict[str, str]]] = [("inpaint", {"hide": "top"}), ("upscale", {})]
+    for (command, options), row in zip(tasks, observed.measure(run, tasks, 5), strict=True):
+        for method in ("gradient", "hmc"):
+            arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+            result = invoke(command, run, "--count", 5, "--method", method, *arguments)
+            said = re.search(r"([\d.]+), \d+% of that of encoder and decoder alone \(([\d.]+)\)", result.stdout)
+            assert said is not None
+            expected = [row[method], row["baseline"]]
+            assert [float(number) for number in said.groups()] == pytest.approx(expected, abs=6e-5)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_the_committed_tables_are_of_the_committed_errors(name: str) -> None:
+    folder = REPOSITORY / "benchmarks" / "inference"
+    errors = json.loads((folder / f"observed-{name}.json").read_text())["errors"]
+    assert "\n".join(observed.table(errors)) in (folder / "README.md").read_text()
 
 
 def test_binarised_data_are_as_the_run_had_them(tmp_path: Path) -> None:
