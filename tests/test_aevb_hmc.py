@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from vae_ext.aevb.hmc import Chains, DualAveraging, LogDensity, State, evaluate, hmc, leapfrog
-from vae_ext.aevb.mixing import diagnose, require_some, split_r_hat, unmixed
+from vae_ext.aevb.mixing import diagnose, require_most, split_r_hat, unmixed
 from vae_ext.errors import UserError
 
 pytestmark = pytest.mark.cpu_only("generators are made on the CPU")
@@ -250,13 +250,20 @@ def test_chains_that_do_not_mix_are_told_and_named() -> None:
         r" R-hat up to inf; expected 0\.2 or more and at most 1\.5: take a longer burn-in, or more leapfrog steps",
         found.complaint(),
     )
-    require_some(found)
+    require_most(found)
+    acceptance = torch.full((40,), 0.9)
+    acceptance[:20] = 0.1
+    half = diagnose(good._replace(acceptance=acceptance))
+    require_most(half)
+    # Of 39 in all there could be no half left.
+    with pytest.raises(UserError, match="20 of 40 chains of HMC do not mix"):
+        require_most(half, of=39)
 
     drifting = mixed + torch.linspace(0, 20, 50).view(50, 1, 1)
     with pytest.raises(UserError, match="40 of 40 chains of HMC do not mix"):
-        require_some(diagnose(good._replace(samples=drifting)))
+        require_most(diagnose(good._replace(samples=drifting)))
     with pytest.raises(UserError, match=r"37 of 40 .* acceptance is 0\.01 to 0\.01"):
-        require_some(diagnose(good._replace(acceptance=torch.tensor([*[0.01] * 37, *[0.9] * 3]))))
+        require_most(diagnose(good._replace(acceptance=torch.tensor([*[0.01] * 37, *[0.9] * 3]))))
 
 
 @pytest.mark.parametrize("distinct", [1, 2, 3])

@@ -300,10 +300,11 @@ def test_wrong_use_is_explained(linear: LinearModel, vae: VAE, held_out: Tensor)
         denoise(linear, torch.zeros(2, 16), BitFlips(0.1))
 
 
-def test_what_is_observed_is_finite(vae: VAE, held_out: Tensor) -> None:
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_observed_is_finite(vae: VAE, held_out: Tensor, value: float) -> None:
     """What is hidden may be anything: NaN is how others mark it."""
     y = held_out[:6].clone()
-    y[3, 7] = torch.nan
+    y[3, 7] = value
     for observation in (GaussianNoise(0.1), BitFlips(0.1), Visible(torch.ones(64, dtype=torch.bool))):
         with pytest.raises(ValueError, match=r"y is not finite in 1 of 6 datapoints \(such as 3\); expected finite"):
             infer(vae, observation, y)

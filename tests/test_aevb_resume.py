@@ -20,7 +20,7 @@ import torch
 from tests.commands import REPOSITORY, SMALL, assert_one_sentence, invoke, read_metrics, without_seconds
 from tests.training import CPU, Crash, NoDisplay, StopError, make_trainer
 from vae_ext.aevb import Trainer, load_checkpoint, save_checkpoint
-from vae_ext.aevb.checkpoint import resume
+from vae_ext.aevb.checkpoint import RunOptions, resume
 from vae_ext.aevb.distributed import Team
 from vae_ext.aevb.run import record_points, train
 from vae_ext.aevb.run_directory import Record, RunDirectory, sole_writer
@@ -319,9 +319,30 @@ def test_an_extension_that_was_killed_goes_on_to_its_own_end(
     train(make_trainer(digits), RunDirectory(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", crash)
+        (tmp_path / "summary.json").write_text("{}")
         assert isinstance(invoke("train", "--resume", tmp_path, "--samples", 5000).exception, StopError)
+    assert not (tmp_path / "summary.json").exists(), "of the shorter run"
     assert invoke("train", "--resume", tmp_path).exit_code == 0
     assert load_checkpoint(tmp_path / "checkpoint.pt").samples == 5000
+
+
+def test_an_extension_that_is_refused_leaves_the_run_as_it_was(digits: Dataset, tmp_path: Path) -> None:
+    train(make_trainer(digits), RunDirectory(tmp_path))
+    checkpoint = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "metrics.jsonl").write_text("")
+    result = invoke("train", "--resume", tmp_path, "--samples", 5000)
+    assert_one_sentence(result, r"metrics\.jsonl does not hold the \d+ records that checkpoint\.pt counts")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == checkpoint
+
+
+def test_a_run_resumed_from_python_keeps_how_it_was_started(digits: Dataset, tmp_path: Path) -> None:
+    options = RunOptions("digits", data_dir="elsewhere")
+    train(make_trainer(digits), RunDirectory(tmp_path, options))
+    path = tmp_path / "checkpoint.pt"
+    longer, saved = make_trainer(digits, samples=4000), load_checkpoint(path)
+    resume(longer, saved, path)
+    train(longer, RunDirectory(tmp_path, resumed=saved))
+    assert load_checkpoint(path).options == options
 
 
 def crash(_: object) -> None:

@@ -34,6 +34,7 @@ def _work_in_team(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     _take_steps(Team(rank, world), folder)
     _poison_and_explain(Team(rank, world), folder)
+    _stop(Team(rank, world), folder)
     leave_team()
 
 
@@ -63,6 +64,13 @@ def _poison_and_explain(team: Team, folder: str) -> None:
         Path(folder, f"{team.rank}.txt").write_text(str(error))
 
 
+def _stop(team: Team, folder: str) -> None:
+    """By an interrupt that only the second of them has."""
+    trainer = Trainer(load_dataset("digits"), replace(CONFIG, samples=10_000), CPU, team=team)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, RunDirectory(Path(folder, "stopped")), NoDisplay(), stop=lambda: team.rank == 1)
+
+
 def test_two_ranks_of_50_are_one_of_100(tmp_path: Path) -> None:
     multiprocessing.spawn(_work_in_team, args=(2, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined,no-untyped-call]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
@@ -80,6 +88,9 @@ def test_two_ranks_of_50_are_one_of_100(tmp_path: Path) -> None:
     assert len(noise) == 2
     assert not torch.equal(*noise)
     assert (first["tally"], first["held_out"]) == (second["tally"], second["held_out"])
+
+    # After the 20 steps between two agreements.
+    assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt").samples == 20 * 100
 
     explanations = [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)]
     assert "the KL divergence of 7 (training rows, at " in explanations[0]

@@ -86,11 +86,21 @@ def test_seeds_of_a_curve_are_set_beside_each_other() -> None:
         learned(Curve("mnist", "aevb", 3, seed=seed), bounds, AT[: len(bounds)])
         for seed, bounds in ((0, [-170.0, -156.0]), (1, [-171.0, -153.5]), (2, [-169.0]))
     ]
+    of_seeds = [
+        replace(one, config=replace(one.config, lr=lr)) for one, lr in zip(of_seeds, (0.01, 0.02, 0.01), strict=True)
+    ]
     alone = learned(Curve("mnist", "aevb", 3, "fan-in"), [-160.0, -150.0], AT[:2])
     curves_there = [*of_seeds, alone]
     early, late = spreads(differences(curves_there), curves_there)
     assert (early.curve, early.samples, early.bounds, early.paper) == ("mnist-aevb-3", 10**5, [-171, -170, -169], None)
     assert (late.samples, late.bounds, late.mean, late.paper) == (10**6, [-156, -153.5], -154.75, -153.0)
+    # The lowest is of the second, whose trials chose another.
+    assert early.step_sizes == [0.02, 0.01, 0.01]
+    (counts, _) = page._summary(differences(curves_there), [])
+    assert counts == (
+        "Test bounds as near to the paper's as was aimed at: 0 of 1 of the figure's curves, 1 of 1 of other seeds,"
+        " 0 of 1 of other settings."
+    )
 
 
 def test_aevb_and_wake_sleep_meet_where_both_reach() -> None:

@@ -90,6 +90,21 @@ def test_a_curve_that_leaves_its_panel_is_marked_where_it_does(figures: list[Fig
     assert any(label.startswith(fallen_label) for label in axes.get_legend_handles_labels()[1])
 
 
+def test_a_curve_that_is_beyond_its_panel_from_the_start_is_marked_there(figures: list[Figure]) -> None:
+    """The held-out bounds decide the limits; of training bounds one leaves them above, the other never is within."""
+    above = [Record(10**n, train, bound, 0.0) for n, train, bound in ((2, -20.0, -30.0), (3, 90.0, -20.0))]
+    below = [Record(10**n, -500.0, bound, 0.0) for n, bound in ((2, -30.0), (3, -20.0))]
+    model = VAE(VAEConfig(4, hidden_dim=2))
+    learned = [Learned("map", 100, tuple(above), model), Learned("full_vb_decoder", 100, tuple(below), model)]
+    plots.full_vb(learned, "digits", Path("full_vb.png"))
+    (axes,) = figures[0].axes
+    marks = {line.get_marker(): line for line in axes.lines if line.get_marker() in "v^" and np.size(line.get_xdata())}
+    low, high = axes.get_ylim()
+    assert (marks["v"].get_xdata(), marks["v"].get_ydata()) == (pytest.approx([100]), pytest.approx([low]))
+    assert np.log10(marks["^"].get_xdata()) == pytest.approx([2 + (high + 20) / 110])
+    assert marks["^"].get_ydata() == pytest.approx([high])
+
+
 def test_the_noise_is_no_more_than_all_of_the_variance(figures: list[Figure]) -> None:
     """Where the estimates of both say otherwise."""
     plan = Plan((1, 2), (10,))

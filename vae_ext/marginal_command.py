@@ -89,7 +89,7 @@ def marginal(
     from rich.progress import track
 
     from vae_ext.aevb.marginal import LEAST_HMC_SAMPLES, MOST_LATENTS, MarginalEstimate
-    from vae_ext.aevb.mixing import Mixing, require_some
+    from vae_ext.aevb.mixing import Mixing, require_most
 
     if method == "hmc" and draws < LEAST_HMC_SAMPLES:
         raise ConfigError("draws", f"is {draws}: expected {LEAST_HMC_SAMPLES} or more of HMC")
@@ -104,15 +104,15 @@ def marginal(
     estimate = _estimator(method, trained, draws, chains, seed)
     starts = range(0, min(count, len(rows)), BATCH[method])
     console = Console(stderr=True)
-    batches = [
-        estimate(data.decode(rows[start : min(start + BATCH[method], count)]), start)
-        for start in track(starts, "estimating", console=console, transient=True, disable=not console.is_terminal)
-    ]
-    estimates = MarginalEstimate(*_joined(estimate for estimate, _ in batches))
-    of_chains = [mixing for _, mixing in batches if mixing is not None]
-    mixing = Mixing(*_joined(of_chains)) if of_chains else None
-    if mixing is not None:
-        require_some(mixing)
+    parts: list[MarginalEstimate] = []
+    mixing: Mixing | None = None
+    for start in track(starts, "estimating", console=console, transient=True, disable=not console.is_terminal):
+        part_estimates, of_part = estimate(data.decode(rows[start : min(start + BATCH[method], count)]), start)
+        parts.append(part_estimates)
+        if of_part is not None:
+            mixing = of_part if mixing is None else Mixing(*_joined([mixing, of_part]))
+            require_most(mixing, min(count, len(rows)))
+    estimates = MarginalEstimate(*_joined(parts))
     target = trained.save_arrays(FILES[method], estimates._asdict(), gaps=mixing and mixing.unmixed)
     result = {
         "checkpoint": str(trained.checkpoint),
@@ -203,7 +203,7 @@ def _sentence(result: dict[str, Any]) -> str:
 def _doubt(result: dict[str, Any], mixing: Mixing | None) -> str:
     """What to do where there is no estimate, or none to be trusted."""
     if mixing is not None:
-        gaps = f"{mixing.complaint()}; their estimates are NaN. " if mixing.unmixed.any() else ""
+        gaps = f"{mixing.gaps()}, and the mean is of the others alone. " if mixing.unmixed.any() else ""
         modes = "Chains see one mode of a posterior: where there are others log p(x) is too high, with no sign of it. "
         return gaps + modes
     few = result["datapoints_of_few_effective_draws"]

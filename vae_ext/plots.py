@@ -120,7 +120,11 @@ def gradient_variance(measurements: Sequence[Measurement], plan: Plan, name: str
     panels[0].set_ylabel("variance, squared nats")
     figure.suptitle(f"Variance of the gradient of the bound in the encoder's parameters, {title_of(name)}", fontsize=12)
     keys = [Line2D([], [], color=colour, marker=marker, label=label) for label, colour, marker in ESTIMATORS.values()]
-    keys.append(Line2D([], [], color="grey", linestyle=":", label="of the noise alone,\nthe minibatch fixed"))
+    keys.append(
+        Line2D(
+            [], [], color="grey", linestyle=":", label="of the noise alone,\nthe minibatch fixed\n(at most the total)"
+        )
+    )
     keys.append(Line2D([], [], color="grey", linestyle="--", linewidth=1, label="squared length of\nthe mean gradient"))
     figure.legend(handles=keys, frameon=False, fontsize=9, loc="outside right center", labelspacing=1.2)
     figure.savefig(path, dpi=DPI)
@@ -193,11 +197,13 @@ def _bound_curves(axes: Axes, one: Learned, limits: tuple[float, float]) -> None
 
 
 def _mark_exits(axes: Axes, samples: np.ndarray, curve: np.ndarray, limits: tuple[float, float], colour: str) -> None:
-    """A triangle at the edge wherever the curve crosses it."""
+    """A triangle at the edge wherever the curve crosses it, and where it begins beyond it."""
     for limit, marker in zip(limits, ("v", "^"), strict=True):
         before = np.flatnonzero(np.diff(curve < limit))
         share = (limit - curve[before]) / (curve[before + 1] - curve[before])
         at = np.exp(np.log(samples[before]) * (1 - share) + np.log(samples[before + 1]) * share)
+        if curve[0] < limit if marker == "v" else curve[0] > limit:
+            at = np.append(at, samples[0])
         (marks,) = axes.plot(at, np.full_like(at, limit), marker, color=colour, markersize=6, clip_on=False, zorder=3)
         # Half of each is outside the panel, which is to stay as large as it is.
         marks.set_in_layout(False)

@@ -34,8 +34,7 @@ def begin(
     config: TrainConfig, options: RunOptions, data_dir: Path | None, folder: Path, team: Team, *, try_lr: bool
 ) -> None:
     """Trains anew, with the best step size of short trials where `try_lr` is set."""
-    if options.tensorboard:
-        require_tensorboard()
+    _require_tensorboard(options, team)
     data = load_dataset(options.dataset, data_dir)
     # The name of an array has its absolute path, so that the run can be resumed from any folder.
     options = replace(options, dataset=data.name)
@@ -75,17 +74,19 @@ def _go_on(path: Path, given: Mapping[str, Any], team: Team) -> None:
     options = _moved(saved.options, given)
     config = _extended(folder, saved.config, given)
     _expect_no_other_options(folder, {**asdict(options), **asdict(config)}, given)
-    if options.tensorboard:
-        require_tensorboard()
+    _require_tensorboard(options, team)
     data = load_dataset(options.dataset, None if options.data_dir is None else Path(options.data_dir))
     trainer = Trainer(data, config, resolve_device(options.device), team=team)
     resume_trainer(trainer, saved, path)
     options = replace(options, dataset=data.name)
-    directory = RunDirectory(folder, options, saved)
-    if config != saved.config:
-        # So that whoever resumes it next need not be told again.
-        directory.save_checkpoint(trainer, saved.progress)
-    _run(trainer, directory, _console(team))
+    _run(trainer, RunDirectory(folder, options, saved), _console(team))
+
+
+def _require_tensorboard(options: RunOptions, team: Team) -> None:
+    """Before the data are loaded; the first of a team alone logs."""
+    with team.all_or_none():
+        if options.tensorboard and team.is_first:
+            require_tensorboard()
 
 
 def _extended(folder: Path, config: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:

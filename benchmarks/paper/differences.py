@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.paper import published
@@ -20,6 +20,7 @@ class Difference:
 
     Attributes:
         curve: its name.
+        variant: as `Curve` has it, the seed in it too.
         test_minus_paper, train_minus_paper: above 0 where ours is the higher.
         aim: what `test_minus_paper` is to be within, where there is one.
     """
@@ -29,6 +30,7 @@ class Difference:
     algorithm: str
     latent: int
     variant: str
+    seed: int
     samples: int
     test: float
     train: float
@@ -48,16 +50,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Spread:
-    """The test bounds after so many samples of curves that differ in their seed alone, in nats; the paper's has one.
+    """The test bounds after so many samples of curves that differ in their seed, in nats; the paper's has one.
 
     Attributes:
         curve: the name of that of seed 0.
         bounds: from the lowest to the highest.
+        step_sizes: of the same curves: the trials of another seed may choose another.
     """
 
     curve: str
     samples: int
     bounds: list[float]
+    step_sizes: list[float]
     paper: float | None
 
     @property
@@ -101,6 +105,7 @@ def _difference(one: LearnedCurve, samples: int) -> Difference:
         curve.algorithm,
         curve.latent,
         curve.variant,
+        curve.seed,
         samples,
         test,
         train,
@@ -115,13 +120,16 @@ def _difference(one: LearnedCurve, samples: int) -> Difference:
 def spreads(rows: Sequence[Difference], learned: Sequence[LearnedCurve]) -> list[Spread]:
     """Of every curve that was run with more seeds than one, at every one of `POINTS` that more than one reach."""
     unseeded = {one.curve.name: replace(one.curve, seed=0).name for one in learned}
+    step_sizes = {one.curve.name: one.config.lr for one in learned}
     places = dict.fromkeys((unseeded[row.curve], row.samples) for row in rows)
     groups = {place: [row for row in rows if (unseeded[row.curve], row.samples) == place] for place in places}
-    return [
-        Spread(*place, sorted(row.test for row in group), group[0].paper_test)
-        for place, group in groups.items()
-        if len(group) > 1
-    ]
+    return [_spread(place, group, step_sizes) for place, group in groups.items() if len(group) > 1]
+
+
+def _spread(place: tuple[str, int], group: Sequence[Difference], step_sizes: Mapping[str, float]) -> Spread:
+    ranked = sorted(group, key=lambda row: row.test)
+    bounds, sizes = [row.test for row in ranked], [step_sizes[row.curve] for row in ranked]
+    return Spread(*place, bounds, sizes, group[0].paper_test)
 
 
 def contests(learned: Sequence[LearnedCurve]) -> list[Contest]:

@@ -52,7 +52,8 @@ _WIDTH = 120
 _INTRODUCTION = (
     "Written by `python -m benchmarks.paper --figure 3`; [the page above](../../README.md) says how. Estimated log p(x)"
     " is in mean nats per datapoint, of one run each; between two estimates it is linear in the logarithm of the"
-    " samples, and not told where one is missing. Standard errors are those of drawing z."
+    " samples, and not told where one is missing. Standard errors are those of drawing z. Chains that do not mix are in"
+    " the means here, where `vae-ext marginal` leaves them out."
 )
 
 

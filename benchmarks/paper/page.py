@@ -83,10 +83,10 @@ def _page(
         (_against_the_paper(row) for row in rows),
     )
     if seeds:
-        yield from ("", "## What a seed is worth, test", "")
+        yield from ("", "## What a seed is worth, with the step size that is chosen for it, test", "")
         yield from table(
-            ("curve", "samples", "seeds", "lowest", "mean", "highest", "paper", "mean less paper"),
-            1,
+            ("curve", "step sizes", "samples", "lowest", "mean", "highest", "paper", "mean less paper"),
+            2,
             map(_spread, seeds),
         )
     if pairs:
@@ -106,11 +106,13 @@ def _page(
 
 def _summary(rows: Sequence[Difference], pairs: Sequence[Contest]) -> Iterator[str]:
     aimed = [row for row in rows if row.met is not None]
-    figure, others = ([row for row in aimed if bool(row.variant) == variant] for variant in (False, True))
-    yield (
-        f"Test bounds as near to the paper's as was aimed at: {_met(figure)} of {len(figure)}, and of variants"
-        f" {_met(others)} of {len(others)}."
-    )
+    groups = {
+        "of the figure's curves": [row for row in aimed if not row.variant],
+        "of other seeds": [row for row in aimed if row.variant == f"-seed-{row.seed}"],
+        "of other settings": [row for row in aimed if row.variant and row.variant != f"-seed-{row.seed}"],
+    }
+    counts = ", ".join(f"{_met(group)} of {len(group)} {name}" for name, group in groups.items() if group)
+    yield f"Test bounds as near to the paper's as was aimed at: {counts}."
     ahead = sum(pair.lead > 0 for pair in pairs)
     yield f"AEVB above wake-sleep at equal samples: {ahead} of {len(pairs)}."
 
@@ -120,7 +122,7 @@ def _met(rows: Sequence[Difference]) -> int:
 
 
 def _spread(spread: Spread) -> Iterator[str]:
-    yield from (spread.curve, short(spread.samples), str(len(spread.bounds)))
+    yield from (spread.curve, ", ".join(f"{size:g}" for size in spread.step_sizes), short(spread.samples))
     yield from (typeset(value, 1) for value in (spread.bounds[0], spread.mean, spread.bounds[-1]))
     yield from (_number(spread.paper), "" if spread.paper is None else signed(spread.mean - spread.paper))
 

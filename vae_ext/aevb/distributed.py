@@ -79,13 +79,17 @@ class Team:
             if message is not None:
                 raise UserError(f"process {self.rank} stops, since process {rank} does: {message}")
 
-    def follow_the_first(self, *wishes: bool) -> tuple[bool, ...]:
-        """What the first process wishes."""
+    def any_wishes(self, *wishes: bool) -> tuple[bool, ...]:
+        """Of each wish, whether any process has it."""
         if self.size == 1:
             return wishes
         decision = torch.tensor(wishes, dtype=torch.uint8)
-        dist.broadcast(decision, src=0)
+        dist.all_reduce(decision, dist.ReduceOp.MAX)
         return tuple(bool(wish) for wish in decision.tolist())
+
+    def wait_for_all(self) -> None:
+        """Until every process has come this far: the end of one would be the end of the others."""
+        self.gather(None)
 
 
 def join_team() -> Team:

@@ -58,7 +58,7 @@ class Model(Protocol):
 
 def require_finite(name: str, rows: Tensor) -> None:
     """Looks at the values of datapoints `[B, ...]`, which waits for the device. Raises ValueError for NaN and inf."""
-    bad = ~rows.isfinite().flatten(1).all(1)
+    bad = ~rows.isfinite().reshape(len(rows), -1).all(1)
     if bad.any():
         count, first = int(bad.sum()), int(bad.int().argmax())
         raise ValueError(

@@ -19,7 +19,7 @@ from vae_ext.aevb.families.family import WHOLE_LINE
 from vae_ext.aevb.hmc import Chains, LogDensity, hmc
 from vae_ext.aevb.interface import Model, log_prior, own_prior, require_finite
 from vae_ext.aevb.kernel_density import KernelDensity
-from vae_ext.aevb.mixing import Mixing, diagnose, require_some
+from vae_ext.aevb.mixing import Mixing, diagnose, require_most
 from vae_ext.aevb.models import evaluating
 from vae_ext.aevb.precision import matrix_products
 from vae_ext.arguments import resolve_integer
@@ -44,8 +44,6 @@ class MarginalEstimate(NamedTuple):
         standard_error: of each, over draws of z, in nats, `[B]`.
         effective_sample_size: (sum of the weights)^2 / sum of their squares, `[B]`: far fewer than there were draws
             means that a few of them decide.
-
-    All are NaN of a datapoint whose chain of HMC does not mix.
     """
 
     log_marginal: Tensor
@@ -116,11 +114,11 @@ def hmc_log_marginal(
     over the other half. Too high in expectation, by about half the squared standard error and, where a chain misses a
     part of the posterior, by what it misses. The arguments are those of `posterior_chains`.
 
-    Where a chain does not mix, as `vae_ext.aevb.mixing` has it, the estimate is NaN, and a UserWarning says of how many
-    and what to do.
+    Where a chain does not mix, as `vae_ext.aevb.mixing` has it, all that is estimated is NaN, and a UserWarning says of
+    how many and what to do.
 
     Raises:
-        UserError: there are more than `MOST_LATENTS` latent variables, or hardly any chain mixes.
+        UserError: there are more than `MOST_LATENTS` latent variables, or fewer than half of the chains mix.
         ValueError: an argument is out of range, x is not finite, or the model's prior is not on the whole line.
     """
     estimate, mixing = estimate_by_hmc(
@@ -132,9 +130,9 @@ def hmc_log_marginal(
         target_acceptance=target_acceptance,
         generator=generator,
     )
-    require_some(mixing)
+    require_most(mixing)
     if mixing.unmixed.any():
-        warnings.warn(f"{mixing.complaint()}; their estimates are NaN", stacklevel=2)
+        warnings.warn(mixing.gaps(), stacklevel=2)
     return estimate
 
 

@@ -15,7 +15,7 @@ from vae_ext.errors import UserError
 LEAST_ACCEPTANCE = 0.2
 GREATEST_R_HAT = 1.5
 # Where fewer mix, it is not for the sake of single datapoints that they do not.
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.5
 NAMED_CHAINS = 5
 REMEDY = "take a longer burn-in, or more leapfrog steps"
 
@@ -47,6 +47,10 @@ class Mixing(NamedTuple):
             f" {LEAST_ACCEPTANCE} or more and at most {GREATEST_R_HAT}: {REMEDY}"
         )
 
+    def gaps(self) -> str:
+        """What is said where only the others have estimates."""
+        return f"{self.complaint()}; their estimates are NaN"
+
 
 def diagnose(chains: Chains) -> Mixing:
     return Mixing(chains.acceptance, torch.where(stuck(chains.samples), torch.inf, split_r_hat(chains.samples)))
@@ -57,9 +61,12 @@ def unmixed(chains: Chains) -> Tensor:
     return diagnose(chains).unmixed
 
 
-def require_some(mixing: Mixing) -> None:
-    """Raises UserError where hardly any chain mixes, which says what to do."""
-    if (~mixing.unmixed).sum() < LEAST_SHARE * len(mixing.unmixed):
+def require_most(mixing: Mixing, of: int | None = None) -> None:
+    """Raises UserError, which says what to do, where so many chains do not mix that fewer than half of all can.
+
+    `of` is how many there are to be in all, where others are still to come.
+    """
+    if mixing.unmixed.sum() > (1 - LEAST_SHARE) * (of or len(mixing.unmixed)):
         raise UserError(mixing.complaint())
 
 

@@ -57,7 +57,7 @@ class AutoEncoder(nn.Module):
         self, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood | None = None, *, latent_dim: int
     ) -> None:
         super().__init__()
-        if isinstance(likelihood, str):
+        if isinstance(likelihood, (str, type)):
             raise TypeError(
                 f"likelihood is {likelihood!r}; expected a Likelihood, such as BernoulliLikelihood() or"
                 " GaussianLikelihood()"

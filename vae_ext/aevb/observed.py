@@ -154,8 +154,8 @@ def infer(
     if y.ndim != 2:
         raise ValueError(f"y has shape {list(y.shape)}; expected [B, D'], a row for each datapoint")
     require_standard_prior(model)
-    # Not of y itself: where it is hidden, it may be anything.
-    require_finite("y", observation.guess(model.likelihood, y))
+    # Not of y itself: where it is hidden, it may be anything. A guess is clamped, but NaN stays NaN.
+    require_finite("y", observation.guess(model.likelihood, torch.where(y.isfinite(), y, torch.nan)))
     method = method or Gradient()
     with torch.no_grad(), evaluating(model):
         parts = [_infer(model, observation, part, method, num_samples, generator) for part in y.split(BATCH)]

@@ -73,7 +73,7 @@ class _Clock:
         if self.team.size > 1 and self.steps % STEPS_BETWEEN_AGREEMENTS:
             return False, False, False
         now = time.monotonic()
-        show, save, stop = self.team.follow_the_first(
+        show, save, stop = self.team.any_wishes(
             now - self.last_show >= self.show_interval, now - self.last_save > CHECKPOINT_INTERVAL, self.stop()
         )
         if show:
@@ -117,7 +117,8 @@ def train(
         if team.is_first and directory.saved_samples is not None:
             records = directory.rewind_records()
     clock = _Clock(team, display.interval, progress.seconds, stop)
-    if directory.saved_samples is None:
+    if directory.saved_config != trainer.config:
+        # A new run, or one that is to be longer: whoever resumes it next need not be told again.
         directory.save_checkpoint(trainer, progress)
     points = record_points(trainer.config.samples, trainer.samples_per_step)
     # At the point where it was saved it may still have to be recorded.
@@ -170,6 +171,7 @@ def _advance(trainer: Trainer, target: int, directory: RunDirectory, display: Di
             directory.save_checkpoint(trainer, replace(directory.progress, seconds=clock.seconds()))
             clock.saved()
         if stop:
+            trainer.team.wait_for_all()
             raise KeyboardInterrupt
 
 

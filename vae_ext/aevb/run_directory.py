@@ -52,6 +52,7 @@ class RunDirectory:
         progress: what was recorded when the checkpoint was saved last.
         earlier: where an earlier run was moved; None where there was none, or nothing was written yet.
         saved_samples: training samples seen by the checkpoint saved last; None before the first.
+        saved_config: of the checkpoint saved last; None before the first.
 
     Raises:
         UserError: the folder cannot be created or written to.
@@ -59,9 +60,10 @@ class RunDirectory:
 
     def __init__(self, path: str | Path, options: RunOptions | None = None, resumed: Checkpoint | None = None) -> None:
         self.path = Path(path)
-        self.options = options
+        self.options = options or (resumed.options if resumed else None)
         self.progress = resumed.progress if resumed else Progress()
         self.saved_samples = resumed.samples if resumed else None
+        self.saved_config = resumed.config if resumed else None
         self.earlier: Path | None = None
         self._has_files = resumed is not None
         try:
@@ -101,6 +103,7 @@ class RunDirectory:
         save_checkpoint(path, trainer, self.options, progress)
         self.progress = progress
         self.saved_samples = trainer.samples
+        self.saved_config = trainer.config
 
     def load_trainer_state(self) -> dict[str, Any]:
         """Of the checkpoint saved last."""
@@ -120,14 +123,17 @@ class RunDirectory:
     def rewind_records(self) -> list[Record]:
         """The records that the checkpoint counts; later ones, which will be made again, are cut off the file.
 
+        The summary goes too: until it is written again the run is not a whole one.
+
         Raises:
             UserError: the file has fewer, or cannot be read.
         """
         path, count = self.path / METRICS, self.progress.records
-        if count == 0:
-            path.unlink(missing_ok=True)
-            return []
         try:
+            (self.path / SUMMARY).unlink(missing_ok=True)
+            if count == 0:
+                path.unlink(missing_ok=True)
+                return []
             lines = path.read_bytes().splitlines(keepends=True)[:count]
             records = [Record(**json.loads(line)) for line in lines]
             if len(records) < count:
