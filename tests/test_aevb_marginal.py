@@ -288,6 +288,13 @@ def test_errors() -> None:
         hmc_log_marginal(Pictures(), x)
 
 
+def test_one_datapoint_without_its_batch() -> None:
+    model, x = recognised_example(rows=8, data_dim=4, latent_dim=2)
+    for estimate in (importance_log_marginal, hmc_log_marginal):
+        with pytest.raises(ValueError, match=r"x has shape \[4\]; expected \[B, \.\.\.\], a row for each datapoint"):
+            estimate(model, x[0])
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_datapoints_that_are_not_finite(bad: float) -> None:
     model, x = recognised_example(rows=8, data_dim=4, latent_dim=2)

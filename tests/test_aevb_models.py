@@ -279,9 +279,11 @@ def test_an_unknown_kind_of_scale() -> None:
         as_gaussian((torch.zeros(2), torch.ones(2), "sd"), "encoder")  # type: ignore[arg-type]
 
 
-def test_a_likelihood_by_a_name() -> None:
-    with pytest.raises(TypeError, match=r"likelihood is 'poisson'; expected a Likelihood, such as Bern"):
-        AutoEncoder(Standardised(), nn.Linear(2, 64), "poisson", latent_dim=2)  # type: ignore[arg-type]
+@pytest.mark.parametrize("likelihood", ["poisson", GaussianLikelihood])
+def test_a_likelihood_by_a_name(likelihood: object) -> None:
+    """Or by its class, with nothing called."""
+    with pytest.raises(TypeError, match=rf"likelihood is {likelihood!r}; expected a Likelihood, such as Bern"):
+        AutoEncoder(Standardised(), nn.Linear(2, 64), likelihood, latent_dim=2)  # type: ignore[arg-type]
 
 
 def dataset_of(low: float, high: float) -> Dataset:

@@ -58,6 +58,8 @@ class Model(Protocol):
 
 def require_finite(name: str, rows: Tensor) -> None:
     """Looks at the values of datapoints `[B, ...]`, which waits for the device. Raises ValueError for NaN and inf."""
+    if rows.ndim < 2:
+        raise ValueError(f"{name} has shape {list(rows.shape)}; expected [B, ...], a row for each datapoint")
     bad = ~rows.isfinite().reshape(len(rows), -1).all(1)
     if bad.any():
         count, first = int(bad.sum()), int(bad.int().argmax())
