@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
-from benchmarks.results import OURS, Document, named_rows, samples
+from benchmarks.results import OURS, WAYS, Document, named_rows, samples
 from benchmarks.tables import Table, error, megabytes, microseconds
 
 # Two runs of the same code on a quiet machine differ by as much.
 _LEAST_CHANGE = 1.05
 # Where ours has changed and not the machine, these have not.
 _CONTROLS = ("eager", "compile")
-_WAYS = (OURS, "ours+compile")
 # Of the intervals: so many draws, and what lies between these quantiles of them.
 _DRAWS, _INTERVAL = 1000, (0.005, 0.995)
 _QUANTILE = 0.2
@@ -64,7 +63,7 @@ def changes(before: Document, after: Document) -> list[Change]:
     return [
         _change(name if ours == OURS else f"{name} {ours}", ours, earlier[name], timings)
         for name, timings in _timings(after)
-        for ours in _WAYS
+        for ours in WAYS
         if name in earlier and ours in timings and ours in earlier[name]
     ]
 
@@ -179,7 +178,7 @@ def _peaks(document: Document) -> dict[str, float]:
     return {
         f"{ours}, {name}": row["peak_bytes"][ours]
         for name, row in named_rows(document)
-        for ours in _WAYS
+        for ours in WAYS
         if ours in row["peak_bytes"]
     }
 

@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks.results import OURS, Document, Row, named_rows, times_as_fast
+from benchmarks.results import WAYS, Document, Row, named_rows, times_as_fast
 from benchmarks.tables import Table, megabytes
 
-_WAYS = (OURS, "ours+compile")
 # Beside its results a sampler allocates the 16 bytes of its noise state, and the compiler a seed of 8.
 MORE_MEMORY = 1.01
 
@@ -56,8 +55,8 @@ def _by_allocator(row: Row) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 def _pairs(measured: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each way of ours that was measured, beside each peer."""
-    ways = [way for way in _WAYS if way in measured]
-    yield from itertools.product(ways, [name for name in measured if name not in _WAYS])
+    ways = [way for way in WAYS if way in measured]
+    yield from itertools.product(ways, [name for name in measured if name not in WAYS])
 
 
 def _overlap(ours: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:
