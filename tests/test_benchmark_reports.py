@@ -368,7 +368,7 @@ def test_operators_have_means_by_kind_and_group() -> None:
     assert found["bernoulli_log_prob"]["f32, L > 1: × eager"] == "3.0 (3.0)"
     assert found["bernoulli_log_prob"]["bf16: × eager"] == "7.0 (7.0)"
     assert found["samplers"]["f32: × eager"] == "9.0 (9.0)"
-    assert found["the others"]["f32: × eager"] == "4.6 (1.0)"
+    assert found["likelihoods and KL"]["f32: × eager"] == "4.6 (1.0)"
     assert found["loss"]["f32, L > 1: × eager"] == ""
     assert not any("bf16, L > 1" in heading for heading in table.headings)
 
@@ -384,8 +384,8 @@ def test_shares_of_memory_have_extremes_by_group() -> None:
     ]
     assert groups.shares(document(operators=rows)).rows == [
         ["samplers", "fwd+bwd", "1", "1", "20%", "20%"],
-        ["the others", "fwd+bwd", "1", "2", "40%", "91%"],
-        ["the others", "fwd+bwd", "8", "1", "10%", "10%"],
+        ["likelihoods and KL", "fwd+bwd", "1", "2", "40%", "91%"],
+        ["likelihoods and KL", "fwd+bwd", "8", "1", "10%", "10%"],
     ]
 
 
