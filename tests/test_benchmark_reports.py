@@ -389,6 +389,22 @@ def test_shares_of_memory_have_extremes_by_group() -> None:
     ]
 
 
+def test_the_summary_has_the_least_speed_of_whole_steps_by_rival_and_allocator() -> None:
+    fast, slow = step_row(), step_row(batch=1024)
+    slow["timings"] = {name: timing(time) for name, time in {"eager": 90, "compile": 80, "ours": 100}.items()}
+    slow["default_allocator"] = {"timings": {"eager": timing(96, spread=2), "ours": timing(100)}}
+    lines = summary.lines(document(training=[fast, slow]))
+    prefix = "training: least speed of "
+    found = {line.what.removeprefix(prefix): line for line in lines if line.what.startswith(prefix)}
+    assert {what: (line.value, line.where, line.missed) for what, line in found.items()} == {
+        "ours over eager, pinned allocator": ("0.90", "mlp M=1024 float32", True),
+        "ours over compile, pinned allocator": ("0.80", "mlp M=1024 float32", True),
+        "ours+compile over eager, pinned allocator": ("1.67", "mlp M=100 float32", False),
+        "ours+compile over compile, pinned allocator": ("2.00", "mlp M=100 float32", False),
+        "ours over eager, default allocator": ("0.96", "mlp M=1024 float32", True),
+    }
+
+
 def test_the_summary_counts_what_tells_of_a_machine_that_was_not_quiet() -> None:
     wide = operator_row(page_faults_per_round=101.0)
     wide["timings"]["ours"] = timing(10, spread=1.3)
