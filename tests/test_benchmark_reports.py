@@ -216,6 +216,23 @@ def test_few_rounds_do_not_hide_that_something_takes_twice_as_long(rounds: int) 
     assert found.count("slower") >= 19
 
 
+@pytest.mark.parametrize("few", [0, 4])
+@pytest.mark.parametrize("earlier", [True, False])
+def test_fewer_than_five_rounds_on_either_side_are_never_called(few: int, earlier: bool) -> None:
+    """However many the other has, and none if all that is left of them are percentiles."""
+    files = with_timings(0, 10.0, 0.1), with_timings(5000, 20.0, 0.1)
+    assert compare.changes(*files)[0].verdict == "slower"
+    for timing_of_few in files[not earlier]["operators"][0]["timings"].values():
+        timing_of_few["samples"] = timing_of_few["samples"][:few]
+    assert compare.changes(*files)[0].verdict == ""
+
+
+def test_unequal_counts_of_five_and_more_can_be_called() -> None:
+    few, many = with_timings(0, 10.0, 0.1, rounds=5), with_timings(5000, 20.0, 0.1, rounds=12)
+    assert compare.changes(few, many)[0].verdict == "slower"
+    assert compare.changes(many, few)[0].verdict == "faster"
+
+
 def test_the_noise_of_peers_counts() -> None:
     steady = with_timings(0, 10.0, noise=0.001)
     shaky = with_timings(0, 10.0, noise=0.001)
