@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
-from benchmarks.results import OURS, Document, named_rows, samples
+from benchmarks.results import OURS, WAYS, Document, named_rows, samples
 from benchmarks.tables import Table, error, megabytes, microseconds
+from benchmarks.timing import LEAST_ROUNDS
 
 # Two runs of the same code on a quiet machine differ by as much.
 _LEAST_CHANGE = 1.05
 # Where ours has changed and not the machine, these have not.
 _CONTROLS = ("eager", "compile")
-_WAYS = (OURS, "ours+compile")
 # Of the intervals: so many draws, and what lies between these quantiles of them.
 _DRAWS, _INTERVAL = 1000, (0.005, 0.995)
 _QUANTILE = 0.2
 # The bootstrap makes too little of chance where rounds are few: ranks have to say so too. Of five rounds and five, none
-# may overlap; four and four are never enough.
+# may overlap; of fewer in either run, ranks say nothing.
 _LIKELY_CHANCE = 0.01
 
 _Floats = NDArray[np.float64]
@@ -40,7 +40,7 @@ class Change:
     ratio: float
     drift: float  # of the peers, which tell what the machine does
     interval: tuple[float, float]  # of 99 % of what ratio / drift might as well have been
-    chance: float  # of rounds ranked as unlike as these had nothing changed (Mann and Whitney's test)
+    chance: float  # of rounds ranked as unlike as these had nothing changed (Mann and Whitney's test); 1 of too few
 
     @property
     def own(self) -> float:
@@ -64,7 +64,7 @@ def changes(before: Document, after: Document) -> list[Change]:
     return [
         _change(name if ours == OURS else f"{name} {ours}", ours, earlier[name], timings)
         for name, timings in _timings(after)
-        for ours in _WAYS
+        for ours in WAYS
         if name in earlier and ours in timings and ours in earlier[name]
     ]
 
@@ -137,8 +137,14 @@ def _change(name: str, ours: str, before: Mapping[str, Any], after: Mapping[str,
         ratio=ratios[ours],
         drift=statistics.geometric_mean([ratios[peer] for peer in controls]) if controls else 1.0,
         interval=(float(low), float(high)),
-        chance=float(mannwhitneyu(*(_over_peers(timings, ours, controls) for timings in (before, after))).pvalue),
+        chance=_chance(before, after, ours, controls),
     )
+
+
+def _chance(before: Mapping[str, Any], after: Mapping[str, Any], ours: str, controls: Sequence[str]) -> float:
+    if any(len(timings[each]["samples"]) < LEAST_ROUNDS for timings in (before, after) for each in (ours, *controls)):
+        return 1.0
+    return float(mannwhitneyu(*(_over_peers(timings, ours, controls) for timings in (before, after))).pvalue)
 
 
 def _over_peers(timings: Mapping[str, Any], ours: str, controls: Sequence[str]) -> _Floats:
@@ -179,7 +185,7 @@ def _peaks(document: Document) -> dict[str, float]:
     return {
         f"{ours}, {name}": row["peak_bytes"][ours]
         for name, row in named_rows(document)
-        for ours in _WAYS
+        for ours in WAYS
         if ours in row["peak_bytes"]
     }
 

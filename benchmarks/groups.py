@@ -12,8 +12,8 @@ from benchmarks.workloads import LOSS, OPERATORS, PASSES
 from tests.cases import NOISY
 
 # A compiled sampler spends its time on the compiler's own normals, so that means of all say little.
-SUMS = tuple(operator for operator in OPERATORS if operator not in NOISY)
-_GROUPS = {"samplers": NOISY, "the others": SUMS}
+_SUMS = tuple(operator for operator in OPERATORS if operator not in NOISY)
+_GROUPS = {"samplers": NOISY, "likelihoods and KL": _SUMS}
 _KINDS = {
     "f32": ("float32", False),
     "f32, L > 1": ("float32", True),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.results import OURS, Document, Row, named_rows, times_as_fast
+import numpy as np
+from scipy.stats import wilcoxon
+
+from benchmarks.results import Document, by_allocator, named_rows, pairs, samples, times_as_fast
 from benchmarks.tables import Table, megabytes
 
-_WAYS = (OURS, "ours+compile")
 # Beside its results a sampler allocates the 16 bytes of its noise state, and the compiler a seed of 8.
 MORE_MEMORY = 1.01
+# By a stricter level, five rounds that all say the same would be chance.
+_LIKELY_CHANCE = 0.05
 
 
 def tables(document: Document) -> list[Table]:
@@ -20,16 +23,17 @@ def tables(document: Document) -> list[Table]:
 
 
 def slower(document: Document) -> Table:
-    """With either allocator; where the 20th to 80th percentiles of the two overlap, it may be chance."""
+    """With either allocator; marked where chance may have made the difference of the rounds."""
     rows = [
-        [name, allocator, ours, peer, f"{speed:.3f}", "overlap" if _overlap(timings[ours], timings[peer]) else ""]
+        [name, allocator, ours, peer, f"{speed:.3f}", _mark(timings[ours], timings[peer])]
         for name, row in named_rows(document)
-        for allocator, percentile, timings in _by_allocator(row)
-        for ours, peer in _pairs(timings)
+        for allocator, percentile, timings in by_allocator(row)
+        for ours, peer in pairs(timings)
         if (speed := times_as_fast(timings, peer, ours, percentile)) < 1
     ]
-    headings = ["row", "allocator", "of ours", "faster", "times as fast ours is", "p20 to p80"]
-    return Table("Where a peer is faster than ours", headings, rows, words=4, grouped=False)
+    headings = ["row", "allocator", "of ours", "faster", "times as fast ours is", "signed ranks"]
+    title = "Where a peer is faster than ours, and whether by chance (one-sided signed-rank test of the rounds at 5 %)"
+    return Table(title, headings, rows, words=4, grouped=False)
 
 
 def greedier(document: Document) -> Table:
@@ -38,7 +42,7 @@ def greedier(document: Document) -> Table:
         [name, ours, peer, *(megabytes(peaks[each]) for each in (ours, peer)), f"{peaks[ours] / peaks[peer]:.2f}"]
         for name, row in named_rows(document)
         for peaks in [row["peak_bytes"]]
-        for ours, peer in _pairs(peaks)
+        for ours, peer in pairs(peaks)
         if peaks[ours] > MORE_MEMORY * peaks[peer]
     ]
     headings = ["row", "of ours", "less has", "peak MB of ours", "of the peer", "times as much"]
@@ -46,19 +50,7 @@ def greedier(document: Document) -> Table:
     return Table(title, headings, rows, words=3, grouped=False)
 
 
-def _by_allocator(row: Row) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Which allocator, the percentile that counts, the timings."""
-    yield "pinned", "p20", row["timings"]
-    if "default_allocator" in row:
-        # New pages are what there is to see, and the quickest calls are those that met none.
-        yield "default", "median", row["default_allocator"]["timings"]
-
-
-def _pairs(measured: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each way of ours that was measured, beside each peer."""
-    ways = [way for way in _WAYS if way in measured]
-    yield from itertools.product(ways, [name for name in measured if name not in _WAYS])
-
-
-def _overlap(ours: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:
-    return bool(ours["p20"] <= peer["p80"] and peer["p20"] <= ours["p80"])
+def _mark(ours: Mapping[str, Any], peer: Mapping[str, Any]) -> str:
+    """What Wilcoxon's test says of the rounds, in each of which both were timed."""
+    logarithms = (np.log(samples(timing)) for timing in (ours, peer))
+    return "within chance" if wilcoxon(*logarithms, alternative="greater").pvalue > _LIKELY_CHANCE else ""

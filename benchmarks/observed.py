@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from vae_ext.aevb import load_checkpoint
 from vae_ext.aevb.run_directory import CHECKPOINT
+from vae_ext.errors import UserError
 from vae_ext.files import write_atomically
 from vae_ext.observed_commands import METHOD_NAMES, denoise, inpaint, upscale
 
@@ -72,14 +74,27 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"| `{row['command']}` | {' | '.join(errors)} |"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parse(arguments)
+    try:
+        _run(options)
+    except UserError as error:
+        sys.exit(f"benchmarks.observed: {error}")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.observed", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", type=Path, help="of `vae-ext train`, on the digits or on MNIST")
     parser.add_argument("--count", type=int, default=200, help="held-out datapoints, from the first (default 200)")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="the folder of observed-*.json (default runs)")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
     saved = load_checkpoint(options.run / CHECKPOINT)
     dataset = saved.options.dataset
+    if dataset not in TASKS:
+        raise UserError(f"{options.run} is of dataset {dataset}: the tables are of {' and '.join(TASKS)}")
     path = options.out / f"observed-{dataset}.json"
     errors = list(measure(options.run, TASKS[dataset], options.count))
     text = json.dumps({"dataset": dataset, "config": vars(saved.config), "errors": errors}, indent=1) + "\n"

@@ -7,6 +7,7 @@ line. A part that was not measured has no rows.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ PARTS = ("operators", "training", "accuracy", "scaling")
 # Who is measured, in the order of the reports: of the operators beside ours, and of training.
 OURS = "ours"
 PEERS = ("eager", "compile", "reduce-overhead", "jax")
-STEPS = ("eager", "compile", OURS, "ours+compile")
+# Our operators alone, and with the rest of a step compiled.
+WAYS = (OURS, "ours+compile")
+STEPS = ("eager", "compile", *WAYS)
 # Written beside what is read.
 _NEGLIGIBLE = 0.1
 
@@ -85,6 +88,20 @@ def named_rows(document: Document) -> Iterator[tuple[str, Row]]:
         yield operator_name(row), row
     for row in document["training"]:
         yield step_name(row), row
+
+
+def by_allocator(row: Row) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Which allocator, the percentile that counts, the timings."""
+    yield "pinned", "p20", row["timings"]
+    if "default_allocator" in row:
+        # New pages are what there is to see, and the quickest calls are those that met none.
+        yield "default", "median", row["default_allocator"]["timings"]
+
+
+def pairs(measured: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each way of ours that was measured, beside each peer."""
+    ways = [way for way in WAYS if way in measured]
+    yield from itertools.product(ways, [name for name in measured if name not in WAYS])
 
 
 def times_as_fast(timings: Mapping[str, Any], peer: str, ours: str = "ours", percentile: str = "p20") -> float:

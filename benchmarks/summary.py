@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.results import Document, Row, operator_name, share_of_memory, step_name, times_as_fast
+from benchmarks.results import (
+    Document,
+    Row,
+    by_allocator,
+    operator_name,
+    pairs,
+    share_of_memory,
+    step_name,
+    times_as_fast,
+)
 from benchmarks.tables import BEYOND_CACHES, Table
 from benchmarks.workloads import LOSS, OPERATORS, PASSES
 
-# What each way of ours is measured against, in training.
-_RIVALS = (("ours", "eager"), ("ours+compile", "compile"))
 # Inputs of this size stay in the caches of two cores, whichever set it is.
 _CACHED = {"bernoulli_log_prob": [1024, 784], "normal_rsample": [8192, 64]}
 # From here on p80 over p20 is no quiet machine's; a round has a hundred faults where memory is new.
@@ -172,15 +180,15 @@ def _half_precision(rows: Sequence[Row]) -> Iterator[Line]:
 
 
 def _steps(steps: Sequence[Row]) -> Iterator[Line]:
-    for ours, peer in _RIVALS:
-        speeds = {
-            step_name(row): times_as_fast(row["timings"], peer, ours)
-            for row in steps
-            if {ours, peer} <= row["timings"].keys()
-        }
-        if speeds:
-            least = min(speeds, key=lambda name: speeds[name])
-            yield Line(f"training: least speed of {ours} over {peer}", speeds[least], least, aim=1.0)
+    found: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for row in steps:
+        for allocator, percentile, timings in by_allocator(row):
+            for ours, peer in pairs(timings):
+                what = f"training: least speed of {ours} over {peer}, {allocator} allocator"
+                found[what][step_name(row)] = times_as_fast(timings, peer, ours, percentile)
+    for what, speeds in found.items():
+        least = min(speeds, key=lambda name: speeds[name])
+        yield Line(what, speeds[least], least, aim=1.0)
     for row in steps:
         if (row["model"], row["batch"], row["dtype"]) == ("mlp", 8192, "bfloat16"):
             speed = times_as_fast(row["timings"], "eager")

@@ -24,7 +24,7 @@ _Name = TypeVar("_Name", bound=Hashable)
 _SAMPLE_NS = 2_000_000
 _WARM_UP_CALLS, _WARM_UP_SECONDS = 5, 0.2
 # With fewer, two runs could not be told apart (compare.py).
-_LEAST_ROUNDS = 5
+LEAST_ROUNDS = 5
 # What is written to a file; the machine repeats itself to fewer digits.
 _DIGITS = 4
 
@@ -50,7 +50,7 @@ class Effort:
 
     def wants(self, rounds: int, seconds: float) -> bool:
         """Another round, after so many in so many seconds."""
-        if rounds < _LEAST_ROUNDS or seconds < self.seconds:
+        if rounds < LEAST_ROUNDS or seconds < self.seconds:
             return True
         return rounds < self.rounds and seconds < self.limit
 

@@ -82,6 +82,16 @@ def test_the_errors_of_the_benchmark_are_what_the_commands_say(run: Path) -> Non
             assert [float(number) for number in said.groups()] == pytest.approx(expected, abs=6e-5)
 
 
+def test_the_benchmark_says_in_a_sentence_what_is_wrong(vectors: Path, tmp_path: Path) -> None:
+    for folder, message in (
+        (vectors, rf"{vectors} is of dataset npy:\S+: the tables are of digits and mnist"),
+        (tmp_path, rf"{tmp_path}/\S+ .+"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            observed.main([str(folder)])
+        assert re.fullmatch(f"benchmarks.observed: {message}", str(stopped.value.code))
+
+
 @pytest.mark.parametrize("name", ["digits", "mnist"])
 def test_the_committed_tables_are_of_the_committed_errors(name: str) -> None:
     folder = REPOSITORY / "benchmarks" / "inference"

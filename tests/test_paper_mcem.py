@@ -6,11 +6,13 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from benchmarks.paper import marginal_page, marginal_runs, monte_carlo_em
 from benchmarks.paper.__main__ import main
@@ -27,7 +29,8 @@ from benchmarks.paper.marginal_curves import (
 from benchmarks.paper.monte_carlo_em import MonteCarloEMTrainer
 from tests.mnist import write_mnist
 from vae_ext.aevb import Trainer
-from vae_ext.aevb.marginal import marginal_of_chains, posterior_chains
+from vae_ext.aevb.hmc import Chains, LogDensity, hmc
+from vae_ext.aevb.marginal import log_joint, marginal_of_chains, posterior_chains
 from vae_ext.aevb.run import record_points
 from vae_ext.datasets import Dataset, load_dataset
 from vae_ext.errors import UserError
@@ -87,13 +90,30 @@ def test_the_step_size_is_tuned_to_the_acceptance(digits: Dataset, monkeypatch: 
 
 
 def test_every_chain_moves_in_every_step(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And by its own datapoint alone: in chunks as in one piece, but for the noise."""
+    """By the density of its own datapoint, in chunks as in one piece, and in each chunk."""
     monkeypatch.setattr(monte_carlo_em, "CHUNK", 100)
     trainer = MonteCarloEMTrainer(digits, TrainConfig(hidden=16), CPU)
     before = trainer.z.clone()
+    with torch.no_grad():
+        expected = log_joint(trainer.model, digits.decode(digits.train))(before)
+    densities: list[Tensor] = []
+    samples: list[Tensor] = []
+
+    def noted(log_p: LogDensity, z: Tensor, **settings: Any) -> Chains:
+        with torch.no_grad():
+            densities.append(log_p(z))
+        chains = hmc(log_p, z, **settings)
+        samples.append(chains.samples[0])
+        return chains
+
+    monkeypatch.setattr(monte_carlo_em, "hmc", noted)
     trainer.step()
-    # A proposal may be rejected.
-    assert (trainer.z != before).any(1).double().mean() > 0.5
+    assert [len(chunk) for chunk in densities] == [100, 100, 50]
+    torch.testing.assert_close(torch.cat(densities), expected)
+    assert torch.equal(trainer.z, torch.cat(samples))
+    for moved in (trainer.z != before).any(1).split(100):
+        # A proposal may be rejected.
+        assert moved.double().mean() > 0.5
 
 
 def test_an_update_is_of_the_whole_data(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
