@@ -119,8 +119,9 @@ def verdicts(found: Sequence[Change]) -> str:
     faster, slower = (sum(change.verdict == verdict for change in found) for verdict in ("faster", "slower"))
     mean = statistics.geometric_mean([change.own for change in found])
     return (
-        f"Of {len(found)} rows {faster} are faster and {slower} slower beyond chance; over its peers, ours takes"
-        f" {mean:.2f} times as long (geometric mean). Scaling is not compared."
+        f"Of {len(found)} rows {faster} are faster and {slower} slower beyond chance, were rounds independent; a"
+        f" machine that drifts adds some (benchmarks/README.md). Over its peers, ours takes {mean:.2f} times as long"
+        " (geometric mean). Scaling is not compared."
     )
 
 
