@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.commands import arrays_of, assert_one_sentence, invoke
+from tests.commands import REPOSITORY, arrays_of, assert_one_sentence, invoke
 from vae_ext import marginal_command
 from vae_ext.aevb import load_checkpoint, marginal
 from vae_ext.aevb.hmc import Chains
@@ -133,6 +133,14 @@ def test_chains_that_do_not_mix_are_counted(run: Path, tmp_path: Path, monkeypat
     known = arrays_of(tmp_path / "marginal_hmc.npz")["log_marginal"]
     assert (report["datapoints"], report["datapoints_without_estimate"]) == (10, 5)
     assert report["log_marginal"] == pytest.approx(np.nanmean(known))
+
+
+def test_the_committed_table_is_of_the_committed_estimates() -> None:
+    folder = REPOSITORY / "benchmarks" / "inference"
+    text = (folder / "README.md").read_text()
+    for one in json.loads((folder / "marginal-digits.json").read_text()):
+        row = f"| {one['draws']} | −{-one['log_marginal']:.3f} | {one['standard_error_of_draws']:.3f} |"
+        assert f"{row} {one['median_effective_sample_size']:.0f} |" in text
 
 
 def test_a_few_effective_draws_are_told(run: Path, tmp_path: Path) -> None:
