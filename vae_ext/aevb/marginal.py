@@ -112,7 +112,9 @@ def hmc_log_marginal(
         1/p(x_i) = E_p(z given x_i)[q_i(z) / p(x_i, z)],   so   log p(x_i) = -log 1/L sum_l q_i(z_il) / p(x_i, z_il)
 
     over the other half. Too high in expectation, by about half the squared standard error and, where a chain misses a
-    part of the posterior, by what it misses. The arguments are those of `posterior_chains`.
+    part of the posterior, by what it misses. The standard error of a datapoint is of the means of `BATCHES` batches
+    along its chain: uncertain itself, and with short chains too small, by a factor of about two in trials. The
+    arguments are those of `posterior_chains`.
 
     Where a chain does not mix, as `vae_ext.aevb.mixing` has it, all that is estimated is NaN, and a UserWarning says of
     how many and what to do.
